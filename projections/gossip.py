@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from kt_es.client.elsewhere import Elsewhere, LogName
+from kt_es.client.elsewhere import LogName, Place
 from kt_es.errors import EquivocationError, MalformedError, UnavailableError, VerificationError
 from kt_es.ledger.clock import max_interval, spoken
 from kt_es.ledger.comparing import compare_checkpoint
@@ -51,7 +51,7 @@ class Neighbour:
 class _Place:
     """One place, with the first checkpoint of each log that could not be compared yet, and since when."""
 
-    source: Elsewhere
+    source: Place
     known: Neighbour
     waiting: dict[LogName, tuple[bytes, float]] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class Gossip:
 
     def __init__(
         self,
-        sources: Sequence[Elsewhere],
+        sources: Sequence[Place],
         ledger: Ledger,
         now: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
@@ -164,9 +164,7 @@ def gossiping(gossip: Gossip, interval: float, ending: threading.Event) -> Itera
         raise failure.error
 
 
-def compare_once(
-    sources: Sequence[Elsewhere], ledger: Ledger, now: Callable[[], int]
-) -> tuple[Neighbour, ...]:
+def compare_once(sources: Sequence[Place], ledger: Ledger, now: Callable[[], int]) -> tuple[Neighbour, ...]:
     """Compare with each place once, and return what was found. Raises ``EquivocationError``."""
     gossip = Gossip(sources, ledger, now)
     gossip.ask()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from kt_es.client.elsewhere import Elsewhere
+from kt_es.client.elsewhere import place_at
 from kt_es.errors import (
     CannotTellError,
     EquivocationError,
@@ -117,7 +117,7 @@ def serve(
         stack.callback(store.close)
         metrics.disk_full.set_function(lambda: store.is_full)
         stack.enter_context(keeping_evidence(settings.data))
-        elsewhere = [stack.enter_context(closing(Elsewhere(url, settings.origin))) for url in settings.also]
+        elsewhere = [stack.enter_context(closing(place_at(url, settings.origin))) for url in settings.also]
         try:
             ledger = Ledger(store, settings.origin, settings.pinned)
             board.opened(ledger)

@@ -255,9 +255,10 @@ metrics_option = click.option(
 )
 also_option = click.option(
     "--also",
-    metavar="URL",
+    metavar="URL|FILE",
     multiple=True,
-    help="Compare with the checkpoints that a front end, monitor or witness shows at URL; repeatable.",
+    help="Compare with what a front end, monitor or witness shows at URL, or with a saved checkpoint in "
+    "a file; may be given several times.",
 )
 patience_option = click.option(
     "--patience",

@@ -9,6 +9,7 @@ import httpx
 
 from kt_es.client.batching import lookup_many
 from kt_es.client.changes import Mine, Proposal, Submission
+from kt_es.client.comparing import Comparing
 from kt_es.client.directory import Directory, DirectoryState
 from kt_es.client.following import Following
 from kt_es.client.heads import SLACK
@@ -84,6 +85,8 @@ class Client:
         self._publisher = Publisher(self._session, registration)
         self.following = Following(self._session)
         """Each new head as it is published."""
+        self.comparing = Comparing(self._session, verify)
+        """What others were shown, beside what this client trusts."""
         self.registering = Registering(self._session)
         """How new labels are registered there, and proofs that are sent by mail."""
 
@@ -118,10 +121,8 @@ class Client:
         Raises:
             VerificationError: Something in the answer is not as it is signed; ``step`` names the check.
             EquivocationError: Two signed statements contradict each other.
-            CannotTellError: The latest head is not fresh.
-            UnavailableError: No answer in time.
-            RefusedError: The directory does not have the epoch.
-            LabelError: The directory cannot have such a label.
+            CannotTellError: The latest head is not fresh. ``UnavailableError``: No answer in time.
+            RefusedError: The directory does not have the epoch. ``LabelError``: It cannot have the label.
         """
         return self._session.lookup(label, epoch, profile, self._transport.deadline(timeout))
 
@@ -204,9 +205,7 @@ class Client:
         without: Sequence[PublicKey] = (),
         timeout: float | None = None,
     ) -> Proposal:
-        """Build and sign a change of what ``before`` proves. Nothing is sent.
-
-        The history up to ``before`` is verified first: the signer of a version vouches for all its keys.
+        """Build and sign a change of what ``before`` proves; nothing is sent. The history is verified first.
 
         Args:
             before: A verified lookup of the latest epoch.

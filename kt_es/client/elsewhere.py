@@ -1,4 +1,4 @@
-"""Checkpoints of a directory that others show: front ends, monitors, witnesses, and files of web servers.
+"""Checkpoints of a directory that others were shown: by front ends, monitors and witnesses, and in files.
 
 Nothing that they send is believed: a checkpoint counts only with the signature of the directory itself.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, Protocol
 
 from kt_es.client.transport import Transport
 from kt_es.crypto.hashes import sha256
@@ -22,6 +23,61 @@ TIMEOUT: Final = 10.0
 
 MAX_ELSEWHERE: Final = 64
 """The largest number of places that one process compares with."""
+
+
+class Place(Protocol):
+    """Where checkpoints of a directory are shown."""
+
+    @property
+    def url(self) -> str:
+        """Its name in messages, without a password."""
+
+    def checkpoints(self) -> Iterator[tuple[LogName, bytes]]:
+        """Yield checkpoints and their logs. Nothing of it is verified. Raises ``UnavailableError``."""
+
+    def close(self) -> None: ...
+
+
+def place_at(where: str, origin: str, *, verify: ssl.SSLContext | bool = True) -> Place:
+    """Return the place ``where``: a URL, or else the path of a file with a checkpoint that somebody saved.
+
+    Raises ``ConfigError`` for an address that cannot be used.
+    """
+    return Elsewhere(where, origin, verify=verify) if "://" in where else SavedCheckpoint(Path(where), origin)
+
+
+class SavedCheckpoint:
+    """A file with a checkpoint, as ``kt checkpoint`` prints it. It is read again for each comparison."""
+
+    def __init__(self, path: Path, origin: str) -> None:
+        self._path = path
+        self._origin = origin
+
+    @property
+    def url(self) -> str:
+        return str(self._path)
+
+    def close(self) -> None:
+        """A file is not kept open."""
+
+    def checkpoints(self) -> Iterator[tuple[LogName, bytes]]:
+        try:
+            with self._path.open("rb") as file:
+                data = file.read(MAX_CHECKPOINT + 1)
+        except OSError as error:
+            raise UnavailableError(
+                f"{self._path} cannot be read: {error.strerror}; name another file"
+            ) from None
+        logs: Mapping[str, LogName] = {
+            heads_origin(self._origin): "heads",
+            mutations_origin(self._origin): "mutations",
+        }
+        log = logs.get(data.partition(b"\n")[0].decode(errors="replace"))
+        if log is None:
+            raise UnavailableError(
+                f"{self._path} is no checkpoint of {self._origin}; name one that kt checkpoint printed"
+            )
+        yield log, data
 
 
 class Elsewhere:

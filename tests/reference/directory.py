@@ -177,9 +177,11 @@ class Directory:
             Checkpoint(origin, head.log_size, head.log_root), origin, self.heads[size - 1].key
         )
 
-    def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
+    def consistency(self, first: int, second: int, log: str = "heads") -> tuple[bytes, ...]:
         if first == 0 or first >= second:
             return ()
+        if log == "mutations":
+            return tuple(naive_log.consistency(first, [log_leaf_hash(one) for one in self.records[:second]]))
         return tuple(naive_log.consistency(first, self.leaves(second)))
 
     def answer(self, label: str, epoch: int | None = None, size: int | None = None) -> LookupAnswer:
@@ -267,7 +269,8 @@ class Directory:
                 return self._history(body)
             case "GET", "/v1/consistency":
                 first, second = int(request.url.params["from"]), int(request.url.params["to"])
-                return _json(ConsistencyBody(tuple(self.consistency(first, second))))
+                log = request.url.params["log"]
+                return _json(ConsistencyBody(tuple(self.consistency(first, second, log))))
             case "GET", path if path.startswith("/v1/heads/"):
                 wanted = path.rpartition("/")[2]
                 return self._head(len(self.heads) if wanted == "latest" else int(wanted))

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from kt_es.cli.output import Output
-from kt_es.client.elsewhere import Elsewhere
+from kt_es.client.elsewhere import place_at
 from kt_es.errors import counted
 from kt_es.ledger.ledger import Ledger
 from kt_es.process.clock import wall_clock
@@ -21,7 +21,7 @@ def compared_with(output: Output, urls: Sequence[str], origin: str, ledger: Ledg
     address that cannot be used.
     """
     with ExitStack() as stack:
-        places = [stack.enter_context(closing(Elsewhere(url, origin))) for url in dict.fromkeys(urls)]
+        places = [stack.enter_context(closing(place_at(url, origin))) for url in dict.fromkeys(urls)]
         found = compare_once(places, ledger, wall_clock)
     for one in found:
         if one.problem:

@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import Number, Reach, reach_options
+from kt_es.cli.options import Number, Reach, also_option, reach_options
 from kt_es.cli.output import Output, at, configure_logs, failure, logs_of, output_of, stop_on_signals
 from kt_es.cli.owners.hooks import Alarms, Document, Hooks, hook_options
 from kt_es.cli.owners.keys import keys_option, mine_option, read_mine
+from kt_es.cli.people.others import Others
 from kt_es.cli.saving import write_private
 from kt_es.client.changes import Mine
 from kt_es.client.client import Client
@@ -40,6 +41,7 @@ _REMEMBERED = 1_000
 @hook_options
 @mine_option
 @keys_option
+@also_option
 @reach_options
 @click.pass_context
 def watch_command(
@@ -55,6 +57,7 @@ def watch_command(
     desktop: bool,
     mine: tuple[str, ...],
     keys: Path,
+    also: tuple[str, ...],
     **reach: Any,
 ) -> None:
     """Watch your LABELS: check each epoch since the last check, and alarm on any version that is not yours.
@@ -83,7 +86,11 @@ def watch_command(
     with options.client() as client:
         _check_labels(output, client, labels)
         watch = Watch(output, client, yours, hooks, options.state / "alarms", from_now=from_now)
+        others = Others(output, client, also)
         while not stop.is_set():
+            for where, error in others.look():
+                # The evidence is saved by now, so every label is going to raise the alarm.
+                watch.fail(where, error, str(error))
             watch.round(tuple(dict.fromkeys(labels)), stop)
             if once or (watch.alarmed and not keep_watching):
                 break
@@ -149,10 +156,10 @@ class Watch:
         except VerificationError as error:
             self._fail_verification(label, error)
         except KtError as error:
-            self._fail(label, error, f"cannot look now: {error}")
+            self.fail(label, error, f"cannot look now: {error}")
         except Exception as error:  # noqa: BLE001 (no answer of a server ends an unattended watch)
             problem = KtError(f"internal error, please report it: {type(error).__name__}: {error}")
-            self._fail(label, problem, str(problem))
+            self.fail(label, problem, str(problem))
         else:
             self._reported.pop(label, None)
             if not turn.behind and label not in self._checked:
@@ -166,15 +173,15 @@ class Watch:
         try:
             document = self._hooks.retry(label)
         except KtError as error:
-            self._fail(label, error, str(error))
+            self.fail(label, error, str(error))
             return
         if document is not None and document not in self.alarms:
             self.alarms.append(document)
             alarm = _error(label, document)
             self.alarmed |= alarm.exit_code in (5, 6)
-            self._fail(label, alarm, f"told before, but not every hook took it: {document['sentence']}")
+            self.fail(label, alarm, f"told before, but not every hook took it: {document['sentence']}")
 
-    def _fail(self, label: str, error: KtError, line: str) -> None:
+    def fail(self, label: str, error: KtError, line: str) -> None:
         self._failed[error.exit_code, label] = error
         self._output.fail(f"{label}: {line}")
 
@@ -182,7 +189,7 @@ class Watch:
         """Report an answer that does not verify, or a proven contradiction."""
         proven = isinstance(error, EquivocationError)
         self.alarmed |= proven
-        self._fail(label, error, str(error))
+        self.fail(label, error, str(error))
         evidence = error.evidence if isinstance(error, EquivocationError) else None
         saved = error.saved if isinstance(error, EquivocationError) and evidence is not None else None
         # The next answer describes the same contradiction in other words.
@@ -219,7 +226,7 @@ class Watch:
             self.alarmed = True
             why = "not yours" if change.authorized else "not yours, and not authorized by the keys before it"
             sentence = f"{line}: {why}"
-            self._fail(change.label, _not_yours(change.label, number), sentence)
+            self.fail(change.label, _not_yours(change.label, number), sentence)
             document = {**_document(change), "sentence": sentence}
             # The configured hooks may have changed since the first report.
             self._alarm(document if change.again else {**document, "proof": self._saved(change)})

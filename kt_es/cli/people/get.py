@@ -15,11 +15,13 @@ from kt_es.cli.options import (
     NEW_FILE,
     NEW_FOLDER,
     Reach,
+    also_option,
     reach_options,
     state_option,
 )
 from kt_es.cli.output import Output, at, output_of
 from kt_es.cli.people.many import key_line, read_labels, show_many
+from kt_es.cli.people.others import compare_with
 from kt_es.cli.saving import save_profile, save_proof
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
@@ -43,6 +45,7 @@ PROVEN_ABSENT = 3
 @click.option("--epoch", type=click.IntRange(1), help="Look up this epoch; default the latest.")
 @click.option("--out", type=NEW_FILE, help="Save the proof to FILE.")
 @click.option("--save", type=NEW_FOLDER, help="Save the keys as files in a directory.")
+@also_option
 @reach_options
 @click.pass_context
 def get_command(
@@ -53,6 +56,7 @@ def get_command(
     epoch: int | None,
     out: Path | None,
     save: Path | None,
+    also: tuple[str, ...],
     **reach: Any,
 ) -> int:
     """Look each LABEL up, verify everything, and print its keys.
@@ -67,23 +71,27 @@ def get_command(
     if len(wanted) > 1:
         if out is not None or save is not None:
             raise click.UsageError("--out and --save are for one label: leave them out, or give one LABEL")
-        return _get_many(output, Reach(**reach), wanted, epoch)
+        return _get_many(output, Reach(**reach), wanted, epoch, also)
     with Reach(**reach).client() as client:
         lookup = client.lookup(wanted[0], epoch)
+        compared = compare_with(output, client, also)
         changes = changes_since(client, lookup)
     if out is not None:
         save_proof(out, lookup.proof)
         output.note(f"  proof saved to {out}")
     if save is not None:
         save_profile(save, lookup.profile or ())
-    return show_lookup(output, lookup, changes)
+    return show_lookup(output, lookup, changes, compared)
 
 
-def _get_many(output: Output, reach: Reach, labels: Sequence[str], epoch: int | None) -> int:
+def _get_many(
+    output: Output, reach: Reach, labels: Sequence[str], epoch: int | None, also: Sequence[str]
+) -> int:
     # The limit of time is for a request, as everywhere.
     timeout = (reach.timeout or LOOKUP_TIMEOUT) * (1 + len(labels) // MAX_BATCH)
     with reach.client() as client:
         found = client.lookup_many(labels, epoch, timeout=timeout)
+        compare_with(output, client, also)
         lookups = list({lookup.label: lookup for lookup in found}.values())
         changes = [changes_since(client, lookup) for lookup in lookups]
     lines = [
@@ -102,8 +110,13 @@ def show_checks(output: Output, lookup: Lookup | History) -> None:
         output.ok(check)
 
 
-def show_lookup(output: Output, lookup: Lookup, changes: AccountChanges | None = None) -> int:
-    """Print a lookup, and return the exit code."""
+def show_lookup(
+    output: Output,
+    lookup: Lookup,
+    changes: AccountChanges | None = None,
+    compared: Sequence[dict[str, Any]] = (),
+) -> int:
+    """Print a lookup, and return the exit code. ``compared`` is what ``compare_with`` returned."""
     show_checks(output, lookup)
     for line in () if changes is None else changes.lines:
         output.note(f"  {line}")
@@ -114,7 +127,8 @@ def show_lookup(output: Output, lookup: Lookup, changes: AccountChanges | None =
         lines = [f"{lookup.label}  (profile erased)" if lookup.erased else lookup.label]
     else:
         lines = [key_line(key) for key in lookup.profile]
-    output.data(_document(lookup, changes), lines)
+    document = _document(lookup, changes)
+    output.data({**document, "compared": compared} if compared else document, lines)
     return PROVEN_ABSENT if lookup.absent else 0
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import Reach, reach_options
+from kt_es.cli.options import Reach, also_option, reach_options
 from kt_es.cli.output import at, output_of
 from kt_es.cli.people.get import PROVEN_ABSENT, show_checks
+from kt_es.cli.people.others import compare_with
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
 from kt_es.client.watching import every_epoch
@@ -23,6 +24,7 @@ from kt_es.formats.heads import MapHead
 @click.option("--every-epoch", "each", is_flag=True, help="Verify and show each epoch.")
 @click.option("--since", type=click.IntRange(1), help="With --every-epoch: from this epoch on.")
 @click.option("--afresh", is_flag=True, help="Fetch and verify all versions again.")
+@also_option
 @reach_options
 @click.pass_context
 def history_command(
@@ -32,6 +34,7 @@ def history_command(
     each: bool,
     since: int | None,
     afresh: bool,
+    also: tuple[str, ...],
     **reach: Any,
 ) -> int:
     """List every version of LABEL, verified: its epoch and the keys that signed it.
@@ -45,11 +48,14 @@ def history_command(
     with Reach(**reach).client() as client:
         history = client.history(label, afresh=afresh)
         show_checks(output, history)
+        compared = compare_with(output, client, also)
         runs = _runs(client, history, since) if each else None
     document: dict[str, Any] = {
         "label": history.label,
         "versions": [version_document(version) for version in history.versions],
     }
+    if compared:
+        document["compared"] = compared
     lines = [version_line(version) for version in history.versions]
     if runs is not None:
         document["epochs"] = [run.document() for run in runs]

@@ -1,0 +1,165 @@
+"""Compares a checkpoint that somebody else was shown with the log that a client trusts.
+
+The client's own front end proves that the checkpoint is an earlier state of the same log. If it is not, the
+front end has to show the head of that size, which a client needs as the second statement of the evidence.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+from kt_es.api.operations import head_path
+from kt_es.client.directory import read_head
+from kt_es.client.elsewhere import LogName, place_at
+from kt_es.client.heads import contradictions
+from kt_es.client.session import DirectoryHead, Session
+from kt_es.client.trusted import Trusted
+from kt_es.errors import MalformedError, RefusedError, UnavailableError, VerificationError
+from kt_es.evidence import contradicting_head
+from kt_es.formats.heads import Checkpoint, mutations_origin
+from kt_es.merkle.verify import log_root_from_consistency
+
+_PAUSE: Final = 0.3
+"""Seconds between two questions to a front end that is behind."""
+
+STEP: Final = "comparison"
+"""The step of a ``VerificationError`` about a log that the directory signed, and that is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """``where`` shows a checkpoint of ``size`` leaves of the same ``log`` that this client trusts."""
+
+    where: str
+    log: LogName
+    size: int
+
+
+class Comparing:
+    """Compares what others were shown with the log that a client trusts. Safe for threads."""
+
+    def __init__(self, session: Session, verify: ssl.SSLContext | bool) -> None:
+        self._session = session
+        self._verify = verify
+
+    def compare(self, where: str, *, timeout: float | None = None) -> tuple[Comparison, ...]:
+        """Compare every checkpoint that is shown at ``where`` with the log that the client trusts.
+
+        Args:
+            where: The URL of a front end, monitor or witness, or the path of a file with a checkpoint that
+                somebody else saved. Nothing there is believed without the directory's signature.
+            timeout: Seconds for the comparison as a whole.
+
+        Raises:
+            EquivocationError: The directory signed two logs that cannot both be true.
+            VerificationError: Step "checkpoint": the directory has not signed what is shown there. Step
+                "comparison": it signed another log, and its front end withholds the second statement.
+            UnavailableError: Nobody answers there or at the client's front end, or one that is behind does
+                not catch up in time.
+        """
+        deadline = self._session.transport.deadline(timeout)
+        origin = self._session.directory.trusted(deadline).origin
+        with closing(place_at(where, origin, verify=self._verify)) as place:
+            return tuple(
+                Comparison(place.url, log, compare_checkpoint(self._session, log, checkpoint, deadline))
+                for log, checkpoint in place.checkpoints()
+            )
+
+
+def compare_checkpoint(session: Session, log: LogName, encoded: bytes, deadline: float) -> int:
+    """Compare one checkpoint, and return its size. Raises as ``Comparing.compare``."""
+    try:
+        text = encoded.decode()
+    except UnicodeDecodeError:
+        raise VerificationError("checkpoint", "is not valid UTF-8") from None
+    compare = _compare_heads if log == "heads" else _compare_mutations
+    return session.ask(lambda trusted: compare(session, trusted, text, deadline), deadline)
+
+
+def _compare_heads(session: Session, trusted: Trusted, text: str, deadline: float) -> int:
+    claimed = trusted.open(text, 0)
+    head = _caught_up(session, trusted, claimed, lambda head: head.proven.checkpoint.size, deadline)
+    ours = head.proven.checkpoint
+    if _is_earlier(session, "heads", claimed, ours, deadline):
+        return claimed.size
+    # Signed by the directory, and another log: its front end must still have the checkpoint of that size.
+    try:
+        reply = read_head(session.transport.get(head_path(claimed.size), deadline).body)
+    except RefusedError:
+        raise _withheld(session, claimed, "heads") from None
+    for contradiction in contradictions(
+        head.proven.after, reply.smh, [reply.heads_checkpoint, reply.latest_checkpoint, text]
+    ):
+        raise contradiction
+    raise _withheld(session, claimed, "heads")
+
+
+def _compare_mutations(session: Session, trusted: Trusted, text: str, deadline: float) -> int:
+    origin = mutations_origin(trusted.origin)
+    claimed = trusted.open(text, 0, origin)
+    head = _caught_up(session, trusted, claimed, lambda head: head.head.log_size, deadline)
+    ours = Checkpoint(origin, head.head.log_size, head.head.log_root)
+    if _is_earlier(session, "mutations", claimed, ours, deadline):
+        return claimed.size
+    low, high = 1, head.head.epoch
+    while low <= high:
+        middle = (low + high) // 2
+        try:
+            shown = session.asked(head.proven.after, middle, deadline)
+        except RefusedError:
+            break
+        if shown.head.log_size == claimed.size:
+            after = shown.proven.after
+            found = contradicting_head(STEP, after.origin, after.configs, shown.smh, text)
+            raise found or _withheld(session, claimed, "mutations")
+        low, high = (middle + 1, high) if shown.head.log_size < claimed.size else (low, middle - 1)
+    raise _withheld(session, claimed, "mutations")
+
+
+def _caught_up(
+    session: Session,
+    trusted: Trusted,
+    claimed: Checkpoint,
+    size_of: Callable[[DirectoryHead], int],
+    deadline: float,
+) -> DirectoryHead:
+    """Return a verified head of the client's front end whose log is at least as long as ``claimed``."""
+    while True:
+        head = session.asked(trusted, None, deadline)
+        trusted = head.proven.after
+        if size_of(head) >= claimed.size:
+            return head
+        if time.monotonic() + _PAUSE >= deadline:
+            raise UnavailableError(
+                f"{session.transport.base_url} has {size_of(head)} of the {claimed.size} leaves of "
+                f"{claimed.origin} that are shown elsewhere; it is behind, or withholds them"
+            )
+        time.sleep(_PAUSE)
+
+
+def _is_earlier(
+    session: Session, log: LogName, claimed: Checkpoint, ours: Checkpoint, deadline: float
+) -> bool:
+    """Return whether the front end proves that ``claimed`` is an earlier state of ``ours``."""
+    if claimed.size == 0:
+        return True
+    if claimed.size == ours.size:
+        return claimed.root == ours.root
+    proof = session.directory.consistency(log, claimed.size, ours.size, deadline)
+    try:
+        return log_root_from_consistency(claimed.size, ours.size, claimed.root, proof) == ours.root
+    except (MalformedError, VerificationError):
+        return False
+
+
+def _withheld(session: Session, claimed: Checkpoint, log: LogName) -> VerificationError:
+    return VerificationError(
+        STEP,
+        f"the directory signed another log of {log} with {claimed.size} leaves than "
+        f"{session.transport.base_url} shows, which does not show its own statement of that size",
+    )
