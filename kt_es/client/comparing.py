@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
-from kt_es.api.operations import head_path
+from kt_es.api.paths import head_path
 from kt_es.client.directory import read_head
 from kt_es.client.elsewhere import LogName, place_at
 from kt_es.client.heads import contradictions
