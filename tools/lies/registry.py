@@ -14,6 +14,7 @@ Telling = Callable[[Stage, "str | None"], Ran]
 BY_SIGNER = "signer"
 BY_LOG = "event log"
 BY_FRONT_END = "front end"
+BY_SERVER = "server of tiles"
 BY_THIEF = "thief of a key"
 
 ONCE = "at once"

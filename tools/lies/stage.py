@@ -20,6 +20,7 @@ from tools.lies.commands import PATIENCE, Process, Ran, StageError
 from tools.lies.frontend import FrontEnd
 from tools.lies.nodes import Line, Log
 from tools.lies.people import ORIGIN, SIGNER
+from tools.lies.tiles import Site
 from tools.lies.universe import Universe
 
 VKEY = Pinned(ORIGIN, people.public(SIGNER)).vkey
@@ -84,6 +85,7 @@ class Stage:
         self.one, self.other = logs
         self._stack = ExitStack()
         self._line: Line | None = None
+        self._site: Site | None = None
         self._processes: list[Process] = []
 
     def __enter__(self) -> Self:
@@ -131,17 +133,37 @@ class Stage:
             self._stack.callback(self._line.close)
         return self._line
 
+    def show_tiles(self) -> None:
+        """Let audits and monitors read tiles from a web server from now on, and not the log."""
+        self._site = Site(self.base / "www")
+        self._stack.callback(self._site.close)
+
     def write(self, universe: Universe, **instead: Any) -> None:
         """Append the new events of ``universe`` to the log that users reach; see ``Log.write``."""
+        if self._site is not None:
+            self._site.write(universe, **instead)
+            return
         self.one.write(self.name, universe, **instead)
 
     def replace(self, universe: Universe, **instead: Any) -> None:
         """Replace the log by another one, with the streams of ``universe``."""
+        if self._site is not None:
+            self._site.write(universe, **instead)
+            return
         self.other.write(self.name, universe, **instead)
         self.line.turn(self.other.target)
 
+    def back(self) -> None:
+        """Show the first log again."""
+        if self._site is not None:
+            self._site.back()
+            return
+        self.line.turn(self.one.target)
+
     def audit(self, *options: str | Path, vkey: str = VKEY) -> Ran:
         """Run ``kt audit`` as an outsider does."""
+        if self._site is not None:
+            return self.kt("audit", "--from", self._site.url, "--vkey", vkey, "--patience", "1", *options)
         return self.kt("audit", "--log", self.line.uri, "--vkey", vkey, "--directory", self.name, *options)
 
     def audited(self, *options: str | Path) -> None:
@@ -168,6 +190,8 @@ class Stage:
 
     def process(self, *arguments: str | Path) -> Process:
         """Start a process of the directory: ``monitor``, ``frontend`` or ``signer``."""
+        if self._site is not None:
+            arguments = (*arguments, "--from", self._site.url, "--interval", "0.1")
         return self.start("-c", self.settings, *arguments)
 
     def kt(self, *arguments: str | Path) -> Ran:

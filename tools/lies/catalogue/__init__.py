@@ -6,7 +6,7 @@ import importlib
 
 MODULES = (
     "records", "heads", "lookups", "batches", "clients", "memory", "erasures", "owners", "receipts",
-    "followers", "harm",
+    "followers", "tiles", "harm",
 )  # fmt: skip
 
 

@@ -263,7 +263,7 @@ def convicted_followers(stage: Stage, case: str | None) -> Ran:
     logs.tell(stage)
     if case is not None:
         look()
-        stage.line.turn(stage.one.target)
+        stage.back()
     return look()
 
 
