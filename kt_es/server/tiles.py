@@ -39,31 +39,54 @@ class TileReader:
     def renew(self) -> Callable[[], bool]:
         return self._directory.renew
 
-    @renewed
     def read(self, log: LogName, path: str) -> bytes:
         """Return the file ``tile/<path>`` of a log.
 
-        Raises:
-            RefusedError: There is no such name, or the log is not that large.
-            UnavailableError: There is no epoch yet, or records are asked for and the log cannot be reached.
-            UnverifiedRowError: A row is missing or wrong.
-            DivergenceError: The event log has other records than were verified.
+        Raises ``RefusedError`` if there is no such name, and what ``hashes`` and ``entries`` raise.
         """
         try:
             tile, is_bundle = parse_path(f"tile/{path}")
         except MalformedError as error:
             raise RefusedError(ProblemReason.MALFORMED, error.problem, "tile") from None
+        if is_bundle:
+            return encode_bundle(self.entries(log, tile, "tile"))
+        return b"".join(self.hashes(log, tile, "tile"))
+
+    @renewed
+    def hashes(self, log: LogName, tile: Tile, field: str) -> list[bytes]:
+        """Return the hashes of ``tile``.
+
+        Raises:
+            RefusedError: The log is not that large. The error names the ``field``.
+            UnavailableError: There is no epoch yet.
+            UnverifiedRowError: A row is missing or wrong.
+        """
+        committed = self._covering(log, tile, field)
+        return tile_hashes(self._directory.ledger, committed, LOGS[log], tile)
+
+    @renewed
+    def entries(self, log: LogName, tile: Tile, field: str) -> list[bytes]:
+        """Return the entries of ``tile``, which is of level 0.
+
+        Raises:
+            RefusedError: The log is not that large. The error names the ``field``.
+            UnavailableError: There is no epoch yet, or the event log, which has records, cannot be reached.
+            UnverifiedRowError: A row is missing or wrong.
+            DivergenceError: The event log has other records than were verified.
+        """
+        committed = self._covering(log, tile, field)
+        if LOGS[log] == HEADS_LOG:
+            return head_entries(self._directory.ledger, committed, tile)
+        return self._records(committed, tile)
+
+    def _covering(self, log: LogName, tile: Tile, field: str) -> Committed:
+        """Return the committed state, whose log must have ``tile``."""
         committed = self._directory.committed()
-        nodes = LOGS[log]
-        is_heads = nodes == HEADS_LOG
+        is_heads = LOGS[log] == HEADS_LOG
         widest = tile_at(tile.level, tile.index, (committed.heads if is_heads else committed.log).size)
         if widest is None or tile.width > widest.width:
-            raise RefusedError(ProblemReason.UNKNOWN_EPOCH, f"the log of {log} is not that large", "tile")
-        ledger = self._directory.ledger
-        if not is_bundle:
-            return b"".join(tile_hashes(ledger, committed, nodes, tile))
-        entries = head_entries(ledger, committed, tile) if is_heads else self._records(committed, tile)
-        return encode_bundle(entries)
+            raise RefusedError(ProblemReason.UNKNOWN_EPOCH, f"the log of {log} is not that large", field)
+        return committed
 
     def _records(self, committed: Committed, tile: Tile) -> list[bytes]:
         hashes = tile_hashes(self._directory.ledger, committed, MUTATIONS_LOG, tile)

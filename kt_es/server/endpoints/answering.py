@@ -6,8 +6,9 @@ the thread that read the data: the encoding of a large answer takes as long as r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Final, TypeVar
 
 from kt_es.api.batches import LookupsBody, LookupsRequest, MutationsRequest
 from kt_es.api.models import (
@@ -30,7 +31,9 @@ from kt_es.api.models import (
     VerdictBody,
 )
 from kt_es.api.statuses import StatusBody, StatusRequest
+from kt_es.api.tiles import EntriesRequest, TileRequest
 from kt_es.errors import KtError
+from kt_es.merkle.tiles import Tile
 from kt_es.server.answers import SlowError
 from kt_es.server.batches import BatchReader
 from kt_es.server.endpoints.common import Frontend, problem_for, public_error
@@ -38,6 +41,9 @@ from kt_es.server.limits import LABEL_COST, SUBMISSION_COST
 from kt_es.server.responses import Problem, problem_of
 from kt_es.server.submission import run_in
 from kt_es.server.submission_batches import SubmissionBatches
+
+MAX_ENTRIES: Final = 2 << 20
+"""Bytes of entries in an answer over gRPC, whose clients take 4 MiB by default."""
 
 _T = TypeVar("_T")
 
@@ -110,6 +116,21 @@ class Answering:
             return encode(ConsistencyBody(self._directory.consistency(asked.log, asked.size1, asked.size2)))
 
         return await run_in(self._frontend.reads, answer)
+
+    async def tile(self, asked: TileRequest, encode: Callable[[Sequence[bytes]], _T]) -> _T:
+        tile, tiles = Tile(asked.level, asked.index, asked.width), self._frontend.tiles
+        return await run_in(self._frontend.reads, lambda: encode(tiles.hashes(asked.log, tile, "index")))
+
+    async def entries(self, asked: EntriesRequest, encode: Callable[[Sequence[bytes]], _T]) -> _T:
+        """Answer with the entries of a tile, as many as the answer has room for."""
+
+        def answer() -> _T:
+            found = self._frontend.tiles.entries(asked.log, Tile(0, asked.index, asked.width), "index")
+            rest = found[asked.skip :]
+            sizes = accumulate(map(len, rest))
+            return encode(rest[: sum(size <= MAX_ENTRIES for size in sizes)])
+
+        return await run_in(self._frontend.large, answer)
 
     async def submit(
         self, asked: MutationRequest, waiting: Callable[[], None]

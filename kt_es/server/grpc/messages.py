@@ -17,7 +17,6 @@ from kt_es.api.models import (
     NAME,
     Bounds,
     ConsistencyBody,
-    ConsistencyParameters,
     DirectoryBody,
     ErasureBody,
     HeadBody,
@@ -64,12 +63,12 @@ def request_of(kind: type[_T], message: Any, **more: object) -> _T:
     return kind(**given)
 
 
-def consistency_request(message: Any) -> ConsistencyParameters:
-    """Return the parameters of a consistency proof. Raises ``RefusedError``."""
+def log_request(kind: type[_T], message: Any) -> _T:
+    """Return a message that names a log as a request of type ``kind``. Raises ``RefusedError``."""
     log = _LOGS.get(message.log)
     if log is None:
         raise RefusedError(ProblemReason.MALFORMED, "must be LOG_HEADS or LOG_MUTATIONS", "log")
-    return request_of(ConsistencyParameters, message, log=log)
+    return request_of(kind, message, log=log)
 
 
 def submission(message: Any, wait: float = 0.0) -> MutationRequest:
@@ -209,6 +208,14 @@ def watch_answer(body: HeadBody, consistency: tuple[bytes, ...]) -> bytes:
 
 def consistency_answer(body: ConsistencyBody) -> bytes:
     return _encoded(kt_v1.ConsistencyResponse(hashes=body.hashes))
+
+
+def tile_answer(hashes: Sequence[bytes]) -> bytes:
+    return _encoded(kt_v1.TileResponse(hashes=hashes))
+
+
+def entries_answer(entries: Sequence[bytes]) -> bytes:
+    return _encoded(kt_v1.EntriesResponse(entries=entries))
 
 
 def submit_answer(body: ReceiptBody | VerdictBody) -> bytes:

@@ -11,6 +11,7 @@ from kt_es.api import operations
 from kt_es.api.batches import LookupsRequest, MutationsRequest
 from kt_es.api.models import (
     MAX_WAIT,
+    ConsistencyParameters,
     ErasureRequest,
     HeadParameters,
     HistoryRequest,
@@ -20,12 +21,13 @@ from kt_es.api.models import (
 )
 from kt_es.api.operations import Operation
 from kt_es.api.statuses import StatusRequest
+from kt_es.api.tiles import BUNDLES, EntriesRequest, TileRequest
 from kt_es.server.endpoints.answering import Answering
 from kt_es.server.endpoints.common import Frontend
 from kt_es.server.feed import EpochFeed
 from kt_es.server.grpc import messages
 from kt_es.server.grpc.calls import MAX_MESSAGE, Call, Method
-from kt_es.server.grpc.messages import request_of
+from kt_es.server.grpc.messages import log_request, request_of
 from kt_es.server.grpc.watching import HeadWatch
 from kt_es.server.limits import route_of
 from kt_es.server.responses import Problem
@@ -54,6 +56,8 @@ class DirectoryMethods:
             _method("LatestHead", operations.LATEST_HEAD, self._latest_head),
             _method("PastHead", operations.HEAD, self._past_head),
             _method("Consistency", operations.CONSISTENCY, self._consistency),
+            _method("Tile", operations.HEADS_TILE, self._tile),
+            _method("Entries", operations.HEADS_TILE, self._entries, tile=BUNDLES),
             _method("WatchHeads", operations.LATEST_HEAD, self._watch.watch, lasts=True),
             _method("Submit", operations.MUTATIONS, self._submit, largest=MAX_MESSAGE),
             _method("SubmitAndWait", operations.MUTATIONS, self._submit_and_wait, largest=MAX_MESSAGE),
@@ -86,8 +90,14 @@ class DirectoryMethods:
 
     async def _consistency(self, message: Any, _: Call) -> bytes:
         return await self._answering.consistency(
-            messages.consistency_request(message), messages.consistency_answer
+            log_request(ConsistencyParameters, message), messages.consistency_answer
         )
+
+    async def _tile(self, message: Any, _: Call) -> bytes:
+        return await self._answering.tile(log_request(TileRequest, message), messages.tile_answer)
+
+    async def _entries(self, message: Any, _: Call) -> bytes:
+        return await self._answering.entries(log_request(EntriesRequest, message), messages.entries_answer)
 
     async def _submit(self, message: Any, call: Call) -> bytes | Problem:
         return await self._submitted(message, 0.0, call)
@@ -134,13 +144,19 @@ def _waiting(wait: float, call: Call) -> Iterator[float]:
 
 
 def _method(
-    name: str, operation: Operation, answer: Any, *, largest: int | None = None, lasts: bool = False
+    name: str,
+    operation: Operation,
+    answer: Any,
+    *,
+    largest: int | None = None,
+    lasts: bool = False,
+    tile: str = "{tile}",
 ) -> Method:
     return Method(
         f"/{SERVICE.full_name}/{name}",
         getattr(kt_v1, SERVICE.methods_by_name[name].input_type.name),
         answer,
-        route_of(operation.path),
+        route_of(operation.path.replace("{tile}", tile)),
         operation.max_body if largest is None else largest,
         lasts,
     )
