@@ -170,6 +170,7 @@ class FrontendService:
             ledger.committed.standing.origin,
             cosigners.keys,
             lambda log, name, time: self.metrics.cosigned[log].labels(name).set(time),
+            self._fail,
         )
         self.cosigning = Cosigning(heads, cosigners, log, names.cosignatures)
         self._cosigned = CosignedFollower(connect_log, names.cosignatures, heads, self._fail)

@@ -41,7 +41,7 @@ def prove_head(ledger: Ledger, committed: Committed, epoch: int) -> tuple[HeadEv
     def attempt(again: bool) -> tuple[HeadEvent, Proof]:
         event, proof = _included(ledger, committed, epoch, again=again)
         if ledger.store.is_shared:
-            heads_root = log_root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again)
+            heads_root = _root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again)
             _check_event(ledger, committed, event, decoded_head(epoch, event.smh_bytes), heads_root)
         return event, proof
 
@@ -90,7 +90,7 @@ def is_published(ledger: Ledger, epoch: int, event: HeadEvent) -> bool:
     committed, leaf = ledger.committed, log_leaf_hash(event.smh_bytes)
     if committed_leaves(ledger, HEADS_LOG, epoch - 1, [leaf])[0] != leaf:
         return False
-    root = twice(ledger, lambda again: log_root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again))
+    root = twice(ledger, lambda again: _root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again))
     config_chain(ledger, committed)  # raises if rows are lost, so a failure below means a wrong event
     try:
         _check_event(ledger, committed, event, decoded_head(epoch, event.smh_bytes), root)
@@ -157,7 +157,7 @@ def prove_consistency(ledger: Ledger, committed: Committed, log: bytes, size1: i
     def attempt(again: bool) -> Proof:
         proof = log_proof(ledger, log, plan_consistency(size1, size2), again=again)
         if ledger.store.is_shared:
-            root2 = log_root_at(ledger, log, size2, whole, again=again)
+            root2 = _root_at(ledger, log, size2, whole, again=again)
             root1 = _computed(ledger, log, size1, again=again)
             require_root("consistency", log_root_from_consistency(size1, size2, root1, proof), root2)
         return proof
@@ -290,7 +290,7 @@ def _computed(ledger: Ledger, log: bytes, size: int, *, again: bool) -> bytes:
     return LogState(size, log_proof(ledger, log, plan_state(size), again=again)).root()
 
 
-def log_root_at(ledger: Ledger, log: bytes, size: int, whole: LogState, *, again: bool) -> bytes:
+def _root_at(ledger: Ledger, log: bytes, size: int, whole: LogState, *, again: bool) -> bytes:
     """Return the root of the log at ``size``, verified against the state ``whole`` of the log."""
     if size == whole.size:
         return whole.root()

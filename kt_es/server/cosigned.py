@@ -2,7 +2,8 @@
 
 Nothing is believed because it stands in the stream. A note counts if its checkpoint is one of the logs that
 were verified here, if a signer key of the directory signed it, and if the cosignatures by known cosigners
-verify. Cosignatures by others are left out of the answers.
+verify. Cosignatures by others are left out of the answers. A checkpoint of another log, if a signer key signed
+it, is evidence against the directory, whoever wrote it into the stream.
 
 A cosignature over a larger checkpoint is newer, whatever its time: the clock of a cosigner may be wrong.
 """
@@ -15,14 +16,21 @@ from dataclasses import dataclass
 
 from kt_es.api.cosigned import MAX_COSIGNED, MAX_COSIGNED_NOTE, CosignedBody
 from kt_es.api.operations import ProblemReason
-from kt_es.errors import MalformedError, RefusedError, UnavailableError, UnverifiedRowError, VerificationError
+from kt_es.errors import (
+    EquivocationError,
+    MalformedError,
+    RefusedError,
+    UnavailableError,
+    UnverifiedRowError,
+    VerificationError,
+)
 from kt_es.formats.cosignatures import CosignerKey, verify_cosignature
 from kt_es.formats.heads import Checkpoint, heads_origin, mutations_origin
 from kt_es.formats.notes import Note, NoteSignature, parse_note, verifier_key, verify_note
+from kt_es.ledger.comparing import compare_checkpoint
 from kt_es.ledger.ledger import config_chain
-from kt_es.ledger.proofs import log_root_at, twice
 from kt_es.ledger.rows import Committed
-from kt_es.server.handlers import LOGS, DirectoryReader
+from kt_es.server.handlers import DirectoryReader
 from kt_es.server.responses import NotNowError
 from kt_es.server.tiles import LogName
 
@@ -57,6 +65,7 @@ class CosignedHeads:
         origin: The origin of the directory.
         cosigners: The keys of the known cosigners.
         changed: Called with log, name of the cosigner, and time of each new cosignature.
+        contradicted: Called with the evidence, if the directory signed another log than was verified here.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class CosignedHeads:
         origin: str,
         cosigners: Sequence[CosignerKey],
         changed: Callable[[LogName, str, int], None] = lambda *_: None,
+        contradicted: Callable[[EquivocationError], None] = lambda _: None,
     ) -> None:
         self._directory = directory
         self._origins: Mapping[str, LogName] = {
@@ -73,6 +83,7 @@ class CosignedHeads:
         }
         self._cosigners = tuple(cosigners)
         self._changed = changed
+        self._contradicted = contradicted
         self._lock = threading.Lock()
         self._latest: dict[LogName, dict[CosignerKey, Cosignature]] = {"heads": {}, "mutations": {}}
         self._waiting: list[_Read] = []  # the oldest first
@@ -140,7 +151,11 @@ class CosignedHeads:
         return Note(own.text, (*own.signatures, *(each.line for each in newer))).encode().encode()
 
     def answer(self) -> CosignedBody:
-        """Return the newest checkpoints that hold the latest cosignature of each cosigner."""
+        """Return the newest checkpoints that hold the latest cosignature of each cosigner.
+
+        Raises ``UnavailableError`` if this front end has no epoch yet, or answers nothing any more.
+        """
+        self._directory.committed()
         with self._lock:
             heads, mutations = (list(self._latest[log].values()) for log in LOG_NAMES)
         return CosignedBody(_notes(heads), _notes(mutations))
@@ -177,30 +192,21 @@ class CosignedHeads:
 
         Raises ``VerificationError`` and ``UnverifiedRowError``.
         """
-        ledger = self._directory.ledger
-        committed, checkpoint = ledger.committed, read.checkpoint
-        signers = {signed.config.signer_key.raw for signed in config_chain(ledger, committed)}
-        keys = [verifier_key(checkpoint.origin, signer) for signer in sorted(signers)]
-        own = verify_note(read.note.encode(), keys, step="checkpoint")
-        whole = committed.heads if read.log == "heads" else committed.log
-
-        def root_here(again: bool) -> bytes:
-            return log_root_at(ledger, LOGS[read.log], checkpoint.size, whole, again=again)
-
-        root = twice(ledger, root_here)
-        if root != checkpoint.root:
-            raise VerificationError(
-                "checkpoint",
-                f"{checkpoint.origin} of size {checkpoint.size} has the root {checkpoint.root.hex()}, but "
-                f"{root.hex()} was verified here: the directory signed two logs; keep this note, which "
-                f"proves it: {read.note.encode()!r}",
-            )
+        ledger, encoded = self._directory.ledger, read.note.encode()
+        try:
+            compare_checkpoint(ledger, read.log, encoded.encode())
+        except EquivocationError as error:
+            self._contradicted(error)
+            raise
+        signers = {signed.config.signer_key.raw for signed in config_chain(ledger, ledger.committed)}
+        keys = [verifier_key(read.checkpoint.origin, signer) for signer in sorted(signers)]
+        own = verify_note(encoded, keys, step="checkpoint")
         found: dict[CosignerKey, Cosignature] = {}
         for line in read.note.signatures:
             for key in cosigners:
                 if key.made(line):
                     timestamp = verify_cosignature(read.note.text, line, key)
-                    each = Cosignature(checkpoint.size, timestamp, own, line)
+                    each = Cosignature(read.checkpoint.size, timestamp, own, line)
                     if _is_newer(each, found.get(key)):
                         found[key] = each
         return found

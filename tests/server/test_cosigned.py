@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from kt_es.api.cosigned import MAX_COSIGNED, MAX_COSIGNED_NOTE
 from kt_es.eventstore.streams import ANY, content_event
+from kt_es.evidence import convict
 from kt_es.formats.cosignatures import read_cosigned
+from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import HeadEvent, heads_origin, open_checkpoint
 from kt_es.formats.notes import NoteSignature
 from kt_es.server.cosigning import COSIGNED, Cosigners
@@ -24,12 +27,13 @@ ALPHA, BETA, GAMMA = (CosigningParty(name) for name in ("alpha", "beta", "gamma"
 STRANGER = CosigningParty("stranger")
 KNOWN = Cosigners((ALPHA.key, BETA.key), (GAMMA.key,))
 AT = 1_700_000_000
+USERS = ("alice", "bob", "carol")
 
 
 @pytest.fixture(params=["own", "shared"])
 def running(request: pytest.FixtureRequest) -> Iterator[Front]:
     streams = SignedStreams() if request.param == "own" else SharedStreams()
-    for user in ("alice", "bob", "carol"):
+    for user in USERS:
         streams.put_user(user)
         streams.epoch()
     store = store_of(streams.replicas) if isinstance(streams, SharedStreams) else None
@@ -37,9 +41,13 @@ def running(request: pytest.FixtureRequest) -> Iterator[Front]:
         yield made
 
 
-def head(made: Front, epoch: int) -> HeadEvent:
-    (event,) = made.streams.log.read(made.streams.names.heads, epoch - 1, 1)
+def head_of(streams: SignedStreams, epoch: int) -> HeadEvent:
+    (event,) = streams.log.read(streams.names.heads, epoch - 1, 1)
     return HeadEvent.decode(event.data)
+
+
+def head(made: Front, epoch: int) -> HeadEvent:
+    return head_of(made.streams, epoch)
 
 
 def publish(made: Front, note: str) -> None:
@@ -92,7 +100,6 @@ def lies(made: Front) -> dict[str, tuple[str, str]]:
     event = head(made, 3)
     note, other = event.heads_checkpoint, event.mutations_checkpoint
     forged = NoteSignature(ALPHA.name, ALPHA.key.key_hash, AT.to_bytes(8) + bytes(64)).line()
-    fork = signed("heads", 3, bytes(32))
     foreign = signed("heads", 3, bytes(32), b.private_key("mallory"))
     elsewhere = note.replace(b.ORIGIN, "other.example.org")
     return {
@@ -103,7 +110,6 @@ def lies(made: Front) -> dict[str, tuple[str, str]]:
             note + STRANGER.line(note, AT).replace(STRANGER.name, ALPHA.name),
             "",
         ),
-        "of a fork": (fork + ALPHA.line(fork, AT), "the directory signed two logs"),
         "of a log of somebody else": (foreign + ALPHA.line(foreign, AT), "no signature is by a known key"),
         "of another origin": (elsewhere, "is of the log other.example.org"),
         "no note": ("junk", "note: "),
@@ -127,20 +133,47 @@ def test_no_lie_in_the_stream_is_answered(running: Front) -> None:
 
 
 def test_a_checkpoint_that_is_not_verified_here_yet_waits(running: Front) -> None:
-    streams = running.streams
-    ahead = signed("heads", 4, bytes(32))
+    later = SignedStreams()
+    for user in USERS:
+        later.put_user(user)
+        later.epoch()
+    later.epoch()
+    (event,) = later.log.read(later.names.heads, len(USERS), 1)
+    ahead = HeadEvent.decode(event.data).heads_checkpoint
     publish(running, ahead + ALPHA.line(ahead, AT))
     note = head(running, 3).heads_checkpoint
     publish(running, note + BETA.line(note, AT))
     until(lambda: bool(answered(running)))
     assert who(running) == [{BETA.name: AT}]
-    with capture_logs() as said:
+    running.streams.epoch()
+    until(running.caught_up)
+    until(lambda: len(answered(running)) == 2)
+    assert who(running) == [{ALPHA.name: AT}, {BETA.name: AT}]
+
+
+@pytest.mark.parametrize("how", ["stream", "handed in", "ahead"])
+@pytest.mark.parametrize("log", ["heads", "mutations"])
+def test_another_log_that_the_directory_signed_is_evidence(tmp_path: Path, how: str, log: str) -> None:
+    streams = SignedStreams()
+    for user in USERS:
+        streams.put_user(user)
         streams.epoch()
-        until(running.caught_up)
-        until(lambda: any("signed two logs" in str(line.get("problem")) for line in said))
-    note = head(running, 4).heads_checkpoint
-    publish(running, note + ALPHA.line(note, AT))
-    until(lambda: len(who(running)) == 2)
+    size = 3 if log == "heads" else int(head_of(streams, 3).mutations_checkpoint.split("\n")[1])
+    with front(streams, made=Front(streams, cosigners=KNOWN, data=tmp_path)) as made:
+        if how == "ahead":
+            size += 1 if log == "heads" else 2
+        fork = signed(log, size, bytes(32))
+        if how == "handed in":
+            assert offer(made, fork + GAMMA.line(fork, AT))[0] == 403
+        else:
+            publish(made, fork)
+        if how == "ahead":
+            streams.put_user("dave")
+            streams.epoch()
+        until(lambda: made.get("/v1/cosigned").status_code == 503)
+        assert made.get("/v1/directory").status_code == 503
+        (path,) = (tmp_path / "evidence").glob("*.evidence")
+        assert convict(Evidence.decode(path.read_bytes()))
 
 
 def offer(made: Front, note: str) -> tuple[int, object]:
