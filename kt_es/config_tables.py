@@ -211,3 +211,7 @@ class MonitorTable(Table):
     also: tuple[str, ...] = ()
     also_interval: Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)] = 60.0
     webhooks: tuple[str, ...] = ()
+    cosigner: Path | None = None
+    cosigner_name: str | None = None
+    cosigner_interval: Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)] = 60.0
+    publish: tuple[str, ...] = ()

@@ -33,6 +33,7 @@ from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
 from kt_es.process.signals import Failure, Reload, Worker, reloading
 from projections.auditor import Notice, QueueCheck, Vigil
+from projections.cosigning.monitoring import CosignerSettings, cosigning
 from projections.follower import Listener
 from projections.gossip import INTERVAL, Gossip, gossiping
 from projections.monitor_metrics import MonitorMetrics
@@ -69,6 +70,7 @@ class MonitorSettings:
     also_interval: float = INTERVAL  # seconds
     webhooks: tuple[str, ...] = ()  # URLs that evidence is posted to
     tiles: TileAddress | None = None
+    cosigner: CosignerSettings | None = None  # None cosigns nothing
 
 
 def serve(
@@ -135,6 +137,7 @@ def serve(
             with (
                 _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending,
                 gossiping(gossip, settings.also_interval, ending),
+                cosigning(settings.cosigner, ledger, ending, board.show),
             ):
                 source.follow(ledger, listener, ending, outage)
         except WRONG_LOG as error:

@@ -2,8 +2,8 @@
 
 Nothing is believed because it stands in the stream. A note counts if its checkpoint is one of the logs that
 were verified here, if a signer key of the directory signed it, and if the cosignatures by known cosigners
-verify. Cosignatures by others are left out of the answers. A checkpoint of another log, if a signer key signed
-it, is evidence against the directory, whoever wrote it into the stream.
+verify. Cosignatures by others are left out of the answers. If a signer key has signed a checkpoint of another
+log, it is evidence against the directory, whoever wrote it into the stream.
 
 A cosignature over a larger checkpoint is newer, whatever its time: the clock of a cosigner may be wrong.
 """

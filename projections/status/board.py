@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import make_wsgi_app
 
 import kt_es
+from kt_es.client.elsewhere import LogName
 from kt_es.crypto.hashes import sha256
 from kt_es.formats.evidence import MAX_EVIDENCE_FILE
 from kt_es.formats.heads import heads_origin
@@ -22,6 +23,7 @@ from kt_es.ledger.convicting import FOLDER
 from kt_es.ledger.ledger import Ledger, config_chain, decoded_head
 from kt_es.process.site import Page, Route, site
 from projections.auditor import Alarm, Notice
+from projections.cosigning.monitoring import MonitorCosigner
 from projections.gossip import Gossip
 from projections.monitor_metrics import MonitorMetrics
 from projections.status.facts import Facts, Rules, Told, Verified
@@ -63,6 +65,7 @@ class Board:
         self._metrics = metrics
         self._now = now
         self._started = now()
+        self._cosigner: MonitorCosigner | None = None
         self.gossip: Gossip | None = None
         """The comparisons with others, to show."""
         self._lock = threading.Lock()
@@ -110,8 +113,17 @@ class Board:
             "/": lambda _: self._status(),
             "/evidence": lambda _: self._listed(),
             "/evidence/": self._evidence,
+            "/heads/checkpoint": lambda _: self._checkpoint("heads"),
+            "/mutations/checkpoint": lambda _: self._checkpoint("mutations"),
         }
         return site(routes, {"/metrics": make_wsgi_app(self._metrics.registry)})
+
+    def show(self, cosigner: MonitorCosigner) -> None:
+        """Show the checkpoints that ``cosigner`` has cosigned."""
+        self._cosigner = cosigner
+
+    def _checkpoint(self, log: LogName) -> Page | None:
+        return None if self._cosigner is None else self._cosigner.page(log)
 
     def _status(self) -> Page:
         now = self._now()

@@ -37,7 +37,9 @@ SOURCE = Path(__file__).parents[1] / "go/witness"
 OWN = "witness.example.org/w1"
 FOREIGN = "foreign.example.org/w2"
 NOWHERE = "esdb://127.0.0.1:1?Tls=false"
+MONITOR = "monitor.example.org"
 BOTH = {OWN, FOREIGN}
+ALL = {*BOTH, MONITOR}
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +156,14 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
         (data / "policy").write_text(policy)
         settings = data / "kt.toml"
         text = settings.read_text().replace(NOWHERE, "esdb://127.0.0.1:2113?Tls=false")
-        settings.write_text(text + '\n[cosign]\npolicy = "policy"\ncontact = "ops"\n')
+        words = ("witness", "--data", tmp_path / "cosigner", "--name", MONITOR, "--show-key")
+        vkey = someone.kt(*words).out.strip()
+        (data / "monitors").write_text(f"witness watcher {vkey}\nquorum watcher\n")
+        table = '\n[cosign]\npolicy = "policy"\nmonitors = "monitors"\ncontact = "ops"\n'
+        settings.write_text(text + table)
         up = stack.enter_context(running_up(data))
-        directory = Cosigned(up, [CosignerKey.parse(serving["vkey"]), theirs.key])
+        keys = [CosignerKey.parse(serving["vkey"]), theirs.key, CosignerKey.parse(vkey)]
+        directory = Cosigned(up, keys)
         cosign = cosigning(up, tmp_path)
         stack.callback(lambda: cosign.stop(signal.SIGKILL))
 
@@ -169,8 +176,27 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
         own.process.send_signal(signal.SIGHUP)
         directory.wait_for(BOTH)
 
+        # A monitor that has nothing but the address and the key of the directory.
+        where = ("monitor", "--from", up.url, "--vkey", up.vkey, "--interval", "0.5")
+        cosigner = (
+            "--cosigner",
+            tmp_path / "cosigner",
+            "--cosigner-interval",
+            "0.2",
+            "--publish",
+            up.url,
+            "--metrics",
+            "127.0.0.1:0",
+        )
+        monitor = Running(tmp_path / "monitor.log", *where, *cosigner, "--data", tmp_path / "monitor")
+        stack.callback(lambda: monitor.stop(signal.SIGKILL))
+        directory.wait_for(ALL)
+        page = json.loads(monitor.wait_for_line('"metrics"'))["url"].removesuffix("/metrics")
         directory.publish(tmp_path / "state", "first")
-        directory.wait_for(BOTH)
+        directory.wait_for(ALL)
+        for log in ("heads", "mutations"):
+            shown = httpx.get(f"{page}/{log}/checkpoint", trust_env=False).text
+            assert set(read_cosigned(shown, keys).names) == {MONITOR}
         notes = httpx.get(f"{up.url}/v1/cosigned", trust_env=False).json()
         for log, vkey in zip(("heads", "mutations"), vkeys, strict=True):
             key = VerifierKey.parse(vkey)
@@ -180,8 +206,8 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
             assert OWN in read_cosigned(shown, directory.keys).names
         status = someone.kt("--json", "-c", up.settings, "status", "--log", up.log_uri).document
         assert {log: set(ages) for log, ages in status["frontend"]["cosigned"].items()} == {
-            "heads": BOTH,
-            "mutations": BOTH,
+            "heads": ALL,
+            "mutations": ALL,
         }
 
         # Both sides are killed and go on from what they had on disk.
@@ -191,7 +217,7 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
         own = OwnWitness(tmp_path / "witness", "--logs", logs, listen=serving["url"].removeprefix("http://"))
         assert own.serving["vkey"] == serving["vkey"]
         cosign = cosigning(up, tmp_path)
-        directory.wait_for(BOTH)
+        directory.wait_for(ALL)
         assert "does not cosign" not in cosign.spoken
 
         # A rotation: witnesses refuse the new key until their operators have it.
@@ -204,10 +230,11 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
         theirs.keys.write_text("".join(f"{vkey}\n" for vkey in (*vkeys, *new)))
         own.process.send_signal(signal.SIGHUP)
         directory.publish(tmp_path / "state", "third")
-        directory.wait_for(BOTH)
+        directory.wait_for(ALL)
         assert cosign.stop(signal.SIGTERM) == 0, cosign.spoken
-        assert own.stop(signal.SIGTERM) == 0, own.spoken
-        assert "Traceback" not in cosign.spoken + own.spoken
+        for process in (own, monitor):
+            assert process.stop(signal.SIGTERM) == 0, process.spoken
+        assert "Traceback" not in cosign.spoken + own.spoken + monitor.spoken
 
 
 def test_a_foreign_client_asks_the_witness(tmp_path: Path, foreign: Path) -> None:

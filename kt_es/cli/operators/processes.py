@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from kt_es.cli.addresses import address
 from kt_es.cli.auditors.tiled import from_option, refuse_without_from, tile_address, tile_settings
+from kt_es.cli.operators.cosigner import cosigner_of, cosigner_options
 from kt_es.cli.options import (
     Number,
     also_option,
@@ -235,6 +237,7 @@ def _prepare(logs: str, name: str) -> None:
     multiple=True,
     help="Post evidence to URL until it is accepted; default as in kt.toml. May be given several times.",
 )
+@cosigner_options
 @click.pass_context
 def monitor_command(
     context: click.Context,
@@ -249,6 +252,7 @@ def monitor_command(
     exit_on_silence: bool | None,
     also: tuple[str, ...],
     webhooks: tuple[str, ...],
+    **cosigner: Any,
 ) -> None:
     """Replay and verify both logs as they grow, and end with an alarm at the first difference.
 
@@ -278,6 +282,7 @@ def monitor_command(
             table.also_interval,
             webhooks or table.webhooks,
             tiles,
+            cosigner_of(settings, **cosigner),
         )
 
     serve_monitor(read(), stop_on_signals(), read)

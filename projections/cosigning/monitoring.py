@@ -1,0 +1,203 @@
+"""A monitor cosigns what it has replayed, shows it, and hands it to the directory.
+
+It has the same memory as a witness (``kt_es.witness``): a folder with its key and what it has cosigned last.
+So it never cosigns two logs, also if its data directory was lost and it has replayed anew.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from kt_es.api.cosigned import CosignaturesRequest
+from kt_es.api.operations import COSIGNATURES
+from kt_es.client.elsewhere import LOGS, LogName
+from kt_es.client.transport import Transport
+from kt_es.errors import (
+    DiskFullError,
+    DivergenceError,
+    MalformedError,
+    RefusedError,
+    UnavailableError,
+)
+from kt_es.formats.heads import Checkpoint, heads_origin, mutations_origin
+from kt_es.formats.notes import VerifierKey, parse_note, verifier_key
+from kt_es.formats.witnessing import AddCheckpoint, origin_hash
+from kt_es.ledger.comparing import compare_checkpoint
+from kt_es.ledger.ledger import Ledger, config_chain
+from kt_es.ledger.proofs import prove_consistency
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
+from kt_es.process.signals import Failure, Worker
+from kt_es.process.site import Page
+from kt_es.witness.state import opened
+from kt_es.witness.witness import Witness
+
+INTERVAL: Final = 60.0
+"""Seconds between two cosignatures of each log."""
+PATIENCE: Final = 10.0
+"""Seconds of one request to the directory, at most."""
+_GRACE: Final = 15.0
+
+_SAID: Final = {True: ("not cosigned", "cosigned again"), False: ("not handed over", "handed over again")}
+
+_LOG = structlog.get_logger("monitor")
+
+
+@dataclass(frozen=True, slots=True)
+class CosignerSettings:
+    """``folder`` is as of ``kt_es.witness.state``; a new one needs ``name``.
+
+    ``interval`` is in seconds. ``publish`` are URLs of front ends of the directory.
+    """
+
+    folder: Path
+    name: str | None = None
+    interval: float = INTERVAL
+    publish: tuple[str, ...] = ()
+
+
+class MonitorCosigner:
+    """Cosigns what ``ledger`` has verified. One thread cosigns, and any may ask for ``page``."""
+
+    def __init__(self, witness: Witness, ledger: Ledger, directories: Sequence[Transport]) -> None:
+        self._witness = witness
+        self._ledger = ledger
+        self._directories = directories
+        self._problems: dict[str, str] = {}
+        origin = ledger.committed.standing.origin
+        self._origins: Mapping[str, str] = {
+            "heads": heads_origin(origin),
+            "mutations": mutations_origin(origin),
+        }
+
+    @property
+    def vkey(self) -> str:
+        return self._witness.identity.public.vkey
+
+    def page(self, log: LogName) -> Page | None:
+        """Return the cosigned checkpoint of ``log``, None if there is none yet."""
+        reply = self._witness.monitored(origin_hash(self._origins[log]))
+        return Page(reply.body) if reply.status == HTTPStatus.OK else None
+
+    def run(self, stop: threading.Event, interval: float) -> None:
+        """Cosign every ``interval`` seconds until ``stop``.
+
+        Raises ``EquivocationError`` if what was cosigned before is another log than was verified now.
+        """
+        while not stop.is_set():
+            due = time.monotonic() + interval
+            for log in LOGS:
+                note = self._cosigned(log)
+                if note is not None:
+                    self._hand_over(note, stop)
+            stop.wait(max(0.0, due - time.monotonic()))
+
+    def _cosigned(self, log: LogName) -> str | None:
+        """Cosign the newest checkpoint of ``log``, and return it; None if there is nothing to cosign now.
+
+        It is on the disk before this returns. Nothing is cosigned before the replay has reached what was
+        cosigned by an earlier run.
+        """
+        committed = self._ledger.committed
+        if not committed.epoch:
+            return None
+        event = self._ledger.tables.heads.event(committed.epoch)
+        note = event.heads_checkpoint if log == "heads" else event.mutations_checkpoint
+        if not note:
+            # A replay from tiles has the checkpoints of some epochs only.
+            return None
+        signers = {signed.config.signer_key.raw for signed in config_chain(self._ledger, committed)}
+        self._witness.logs = {origin: _keys(origin, signers) for origin in self._origins.values()}
+        shown = self._witness.monitored(origin_hash(self._origins[log]))
+        old = 0
+        if shown.status == HTTPStatus.OK:
+            compared = compare_checkpoint(self._ledger, log, shown.body)
+            if compared.ahead:
+                return None
+            old = compared.size
+        size = Checkpoint.parse(parse_note(note).text).size
+        if old > size:
+            # The replay has reached what was cosigned since ``committed`` was read.
+            return None
+        nodes = HEADS_LOG if log == "heads" else MUTATIONS_LOG
+        proof = prove_consistency(self._ledger, committed, nodes, old, size)
+        try:
+            reply = self._witness.add_checkpoint(AddCheckpoint(old, proof, note).encode())
+        except DiskFullError as error:
+            self._say("cosigning", str(error))
+            return None
+        if reply.status != HTTPStatus.OK:
+            problem = reply.body.decode("utf-8", "replace").strip()
+            raise DivergenceError(f"{self._origins[log]} of size {size} cannot be cosigned: {problem}")
+        self._say("cosigning", None)
+        return note + reply.body.decode()
+
+    def _hand_over(self, note: str, stop: threading.Event) -> None:
+        for directory in self._directories:
+            if stop.is_set():
+                return
+            try:
+                directory.post(COSIGNATURES.path, CosignaturesRequest(note), directory.deadline())
+            except (UnavailableError, RefusedError, MalformedError) as error:
+                self._say(directory.base_url, str(error))
+            else:
+                self._say(directory.base_url, None)
+
+    def _say(self, place: str, problem: str | None) -> None:
+        """Log a problem once, and its end."""
+        before = self._problems.pop(place, None)
+        if problem is not None:
+            self._problems[place] = problem
+            if problem != before:
+                _LOG.warning(_SAID[place == "cosigning"][0], to=place, problem=problem)
+        elif before is not None:
+            _LOG.info(_SAID[place == "cosigning"][1], to=place)
+
+
+def _keys(origin: str, signers: set[bytes]) -> tuple[VerifierKey, ...]:
+    return tuple(verifier_key(origin, signer) for signer in sorted(signers))
+
+
+@contextmanager
+def cosigning(
+    settings: CosignerSettings | None,
+    ledger: Ledger,
+    ending: threading.Event,
+    show: Callable[[MonitorCosigner], None],
+) -> Iterator[None]:
+    """Cosign in a thread while the block runs.
+
+    Args:
+        ending: Is set by an error of the thread, which is raised as the block ends.
+        show: Called with the cosigner before the thread begins.
+
+    Raises ``ConfigError``, ``LockedError``, ``EquivocationError`` and ``DivergenceError``.
+    """
+    if settings is None:
+        yield
+        return
+    failure = Failure(ending)
+    with ExitStack() as stack:
+        identity = stack.enter_context(opened(settings.folder, settings.name))
+        directories = [
+            stack.enter_context(closing(Transport(url, timeout=PATIENCE))) for url in settings.publish
+        ]
+        cosigner = MonitorCosigner(Witness(identity, {}, time.time), ledger, directories)
+        show(cosigner)
+        _LOG.info("cosigning", name=identity.name, vkey=cosigner.vkey, publish=list(settings.publish))
+        worker = Worker("cosigner", lambda stop: cosigner.run(stop, settings.interval), failure)
+        worker.start()
+        try:
+            yield
+        finally:
+            worker.end(_GRACE)
+    if failure.error is not None:
+        raise failure.error
