@@ -4,7 +4,8 @@ Every error that is shown to a person is one of these. The message says what fai
 what to do. ``exit_code`` is the exit code of the command line (docs/DESIGN.md, section 9):
 
   1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 contradiction proven,
-  6 a watched account was changed, but not by its owner, 7 cannot tell (stale, outage, clock)
+  6 a watched account was changed, but not by its owner, 7 cannot tell (stale, outage, clock),
+  8 too few witnesses or monitors vouch for what was shown
 """
 
 from __future__ import annotations
@@ -110,6 +111,15 @@ class CannotTellError(KtError):
 
 class StaleHeadError(CannotTellError):
     """The latest head is older than the directory promises. Normal just after the directory starts."""
+
+
+class NoQuorumError(CannotTellError):
+    """Too few witnesses or monitors vouch for the log, by the policy of whoever asked. Step "policy"."""
+
+    exit_code = 8
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("policy", problem)
 
 
 class RefusedError(KtError):

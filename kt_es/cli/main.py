@@ -4,7 +4,8 @@ A module is imported when its command runs: a lookup does not wait for the impor
 ``kt --help`` imports none. A command whose extra is not installed is listed too, and says what to install.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 contradiction proven,
-6 a watched account changed and it was not you, 7 cannot tell (stale, outage, clock).
+6 a watched account changed and it was not you, 7 cannot tell (stale, outage, clock),
+8 too few witnesses or monitors vouch for what was shown.
 """
 
 from __future__ import annotations

@@ -24,10 +24,12 @@ import platformdirs
 from click.core import ParameterSource
 
 from kt_es.cli.output import Output, output_of
+from kt_es.cli.policies import read_policies
 from kt_es.client.client import Client
 from kt_es.client.registering import check_evidence
 from kt_es.client.states import States
 from kt_es.client.trusted import Pinned
+from kt_es.client.vouching import AGE
 from kt_es.errors import ConfigError, StaleHeadError
 from kt_es.formats.registration import MAX_EVIDENCE
 
@@ -150,6 +152,9 @@ class Reach:
     ca: Path | None
     timeout: float | None
     proof_file: Path | None = None
+    policy: Path | None = None
+    monitors: Path | None = None
+    policy_age: float = AGE
 
     def client(
         self,
@@ -179,6 +184,7 @@ class Reach:
             verify=verify,
             connections=connections,
             registration=read_evidence(self.proof_file),
+            policies=read_policies(self.policy, self.monitors, self.policy_age),
             timeout=self.timeout or timeout,
             on_stale=on_stale,
             on_waiting=_once(lambda problem: None if context is None else output_of(context).note(problem)),
@@ -233,6 +239,16 @@ reach_options = options(
         "--timeout",
         type=Number(0.1),
         help=f"Seconds for each call; default {LOOKUP_TIMEOUT:.0f}, for changes {CHANGE_TIMEOUT:.0f}.",
+    ),
+    click.option("--policy", type=FILE, help="Require the quorum of witnesses in this tlog-policy file."),
+    click.option("--monitors", type=FILE, help="Require the quorum of monitors in this tlog-policy file."),
+    click.option(
+        "--policy-age",
+        type=Number(1),
+        default=AGE,
+        show_default=True,
+        metavar="SECONDS",
+        help="How much newer than the cosigned head the latest head may be.",
     ),
 )
 """The fields of ``Reach``."""

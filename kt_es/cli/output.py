@@ -72,6 +72,7 @@ KINDS = {
     5: "contradiction",
     6: "not-yours",
     7: "cannot-tell",
+    8: "no-quorum",
 }
 """The name of an exit code in the document of a failure. Every other code is a ``failure``."""
 

@@ -20,10 +20,11 @@ State on disk:
 
 The network (the JSON of requests and answers is declared in ``kt_es.api``):
 
-- ``deadlines``, ``transport``: HTTP with bounded time, bounded answers and retries
+- ``deadlines``, ``attempts``, ``transport``: HTTP with bounded time, bounded answers and retries
 - ``directory``: how the state of a directory begins, grows and is stored
 - ``session``: questions: lookup, head, range, history; ``batching``: many labels; ``statuses``: submissions
 - ``elsewhere``, ``comparing``: checkpoints that others were shown, beside the trusted log
+- ``vouching``: who vouches for the trusted log, and whether that is enough
 
 What programs use:
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
     from kt_es.client.trust import Lookup
     from kt_es.client.trusted import Pinned
+    from kt_es.client.vouching import Policies, Vouched
     from kt_es.client.watching import Change, Watcher
 
 __all__ = [
@@ -64,8 +66,10 @@ __all__ = [
     "MemoryStateStore",
     "Mine",
     "Pinned",
+    "Policies",
     "Published",
     "StateStore",
+    "Vouched",
     "Watcher",
 ]
 
@@ -79,8 +83,10 @@ _MODULES = {
     "MemoryStateStore": "state",
     "Mine": "changes",
     "Pinned": "trusted",
+    "Policies": "vouching",
     "Published": "publishing",
     "StateStore": "state",
+    "Vouched": "vouching",
     "Watcher": "watching",
 }
 

@@ -22,6 +22,7 @@ from kt_es.client.client import Client
 from kt_es.client.heads import SLACK
 from kt_es.client.state import StateStore
 from kt_es.client.trusted import Pinned
+from kt_es.client.vouching import Policies
 from kt_es.errors import StaleHeadError
 from kt_es.process.clock import wall_clock
 
@@ -79,6 +80,7 @@ class AsyncClient:
         transport: httpx.BaseTransport | None = None,
         connections: int = 32,
         registration: str | None = None,
+        policies: Policies | None = None,
         now: Callable[[], int] = wall_clock,
         on_stale: Callable[[StaleHeadError], None] | None = None,
         on_waiting: Callable[[str], None] | None = None,
@@ -95,6 +97,7 @@ class AsyncClient:
             transport=transport,
             connections=connections,
             registration=registration,
+            policies=policies,
             now=now,
             on_stale=on_stale,
             on_waiting=on_waiting,

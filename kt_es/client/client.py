@@ -24,6 +24,7 @@ from kt_es.client.submitting import Submitted, submit_many
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted
+from kt_es.client.vouching import Policies, Vouching
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import StaleHeadError
 from kt_es.formats.entries import ProfileKey, PublicKey
@@ -46,6 +47,7 @@ class Client:
         slack: Milliseconds by which clocks may differ.
         verify: The TLS context, or whether the certificate of the server is verified.
         registration: The token or proof that is sent with first versions; ``Submission`` may have its own.
+        policies: Whose cosignatures every answer needs; without them ``NoQuorumError`` is raised.
         now: Returns milliseconds since 1970.
         on_stale: Called when the head is too old; the call then asks again, until the head is fresh or the
             time is over. Without it the call fails at once.
@@ -66,6 +68,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         connections: int = 32,
         registration: str | None = None,
+        policies: Policies | None = None,
         now: Callable[[], int] = wall_clock,
         on_stale: Callable[[StaleHeadError], None] | None = None,
         on_waiting: Callable[[str], None] | None = None,
@@ -82,6 +85,7 @@ class Client:
         self._state = state
         self._directory = DirectoryState(self._transport, state, pinned=pinned, origin=origin)
         self._session = Session(self._transport, self._directory, slack=slack, now=now, on_stale=on_stale)
+        self.vouching = Vouching(self._session, policies or Policies())
         self._publisher = Publisher(self._session, registration)
         self.following = Following(self._session)
         """Each new head as it is published."""
@@ -157,10 +161,7 @@ class Client:
         return kept_versions(self._state, label)
 
     def range(self, label: str, first: int, last: int, *, timeout: float | None = None) -> VerifiedRange:
-        """Fetch the entries of ``label`` in each epoch from ``first`` to ``last``, at most 256 epochs.
-
-        The result may end before ``last``. Ask again for the rest.
-        """
+        """Fetch the entries of ``label`` from epoch ``first`` to ``last`` or an earlier one; at most 256."""
         return self._session.range(label, first, last, self._transport.deadline(timeout))
 
     def recall(self, kind: str, key: bytes) -> bytes | None:

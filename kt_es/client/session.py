@@ -7,7 +7,7 @@ the new trusted state and the memory of the account, return.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
@@ -16,6 +16,7 @@ from kt_es.api.codec import decode_model
 from kt_es.api.models import HeadBody, HistoryRequest, LookupBody, LookupRequest, RangeBody, RangeRequest
 from kt_es.api.operations import HISTORY, LOOKUP, RANGE, ProblemReason
 from kt_es.api.paths import head_path
+from kt_es.client.attempts import LAG_PAUSES, attempts
 from kt_es.client.directory import DirectoryState, keep_sight, read_head, recalled
 from kt_es.client.heads import (
     ProvenHead,
@@ -54,8 +55,6 @@ from kt_es.formats.labels import normalize_label
 MAX_PAGE = 2 * 1024 * 1024
 """Bytes of one page of a history that are read. A server puts at most 1 MiB into a page."""
 
-# Seconds between attempts when a front end is a moment behind the front end that answered before.
-_LAG_PAUSES = (0.1, 0.2, 0.4, 0.8)
 # Seconds between two attempts to get a fresh head.
 _STALE_PAUSE = 0.5
 
@@ -97,6 +96,8 @@ class Session:
         self.slack = slack
         self.now = now
         self._on_stale = on_stale
+        self.gate: Callable[[float], None] = lambda _: None
+        """Called with the deadline before an answer is returned. What it raises is raised instead."""
 
     def lookup(self, label: str, epoch: int | None, profile: bool, deadline: float) -> Lookup:
         """Look up ``label`` in ``epoch``, by default the latest one."""
@@ -161,13 +162,15 @@ class Session:
 
         The server may be a moment behind, its signer key may be new, or the head may be too old.
         """
-        lags = iter(_LAG_PAUSES)
+        lags = iter(LAG_PAUSES)
         stale: StaleHeadError | None = None
         with self.directory.saving():
             while True:
                 trusted = self.directory.trusted(deadline)
                 try:
-                    return ask(trusted)
+                    found = ask(trusted)
+                    self.gate(deadline)
+                    return found
                 except StaleHeadError as error:
                     if self._on_stale is None or time.monotonic() + _STALE_PAUSE >= deadline:
                         raise
@@ -226,7 +229,7 @@ class Session:
 
     def _range_answer(self, trusted: Trusted, request: RangeRequest, deadline: float) -> Answer:
         """Ask for a range, again while the front end does not know an epoch that was verified before."""
-        for _ in _attempts():
+        for _ in attempts():
             try:
                 return self.transport.post(RANGE.path, request, deadline)
             except RefusedError as error:
@@ -240,7 +243,7 @@ class Session:
         """Return the next versions after the version ``after``, at least one."""
         # Profiles come with the lookups, which prove whether they were erased.
         request = HistoryRequest(label, profiles=False, after=after)
-        for _ in _attempts():
+        for _ in attempts():
             page = read_history(self.transport.post(HISTORY.path, request, deadline, limit=MAX_PAGE).body)
             if page:
                 return page
@@ -289,11 +292,3 @@ class Session:
             checkpoints = (reply.heads_checkpoint, reply.latest_checkpoint)
             for contradiction in contradictions(trusted, reply.smh, checkpoints, reply.mutations_checkpoint):
                 raise contradiction
-
-
-def _attempts() -> Iterator[None]:
-    """Allow attempts with ``_LAG_PAUSES`` between them."""
-    yield
-    for pause in _LAG_PAUSES:
-        time.sleep(pause)
-        yield

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from kt_es.client import AsyncClient, Change, Client, FileStateStore, Pinned
-from kt_es.errors import KtError
+from kt_es.errors import KtError, NoQuorumError
+from kt_es.formats.cosignatures import cosigner_key
 from kt_es.formats.entries import ProfileKey
 from kt_es.server.limits import DEFAULT_LIMITS
 from tests import builders as b
@@ -85,6 +86,13 @@ def test_the_code_is_typed(tmp_path: Path) -> None:
 def test_lookups_and_absence(page: SimpleNamespace, client: Client) -> None:
     assert [key.name for key in page.keys_of(client, ALICE)] == ["laptop"]
     assert page.keys_of(client, BOB) is None
+
+
+def test_a_quorum_that_is_not_there(page: SimpleNamespace, url: str, tmp_path: Path) -> None:
+    vkey = cosigner_key("witness.example/w1", b.private_key("witness").public)
+    client = page.careful(url, VKEY, tmp_path, f"witness w1 {vkey}\nquorum w1\n")
+    with client, pytest.raises(NoQuorumError, match="no quorum w1 of witnesses"):
+        client.lookup(ALICE)
 
 
 def test_lookups_at_the_same_time(page: SimpleNamespace, url: str, tmp_path: Path) -> None:

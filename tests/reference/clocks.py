@@ -7,7 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-_MODULES = ("transport", "publishing", "session", "directory", "submitting", "bulk")
+_MODULES = (
+    *("transport", "attempts", "publishing", "session", "directory", "submitting", "bulk"),
+    *("comparing", "vouching"),
+)
 
 
 class Clock:

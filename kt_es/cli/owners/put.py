@@ -19,6 +19,7 @@ from kt_es.cli.owners.signing import (
     say_unchanged,
     signing_options,
 )
+from kt_es.cli.policies import show_vouched
 from kt_es.client.client import Client
 from kt_es.client.states import KeyStore
 from kt_es.client.trust import Lookup
@@ -111,6 +112,7 @@ def put_command(
         with explained(client):
             signing = Signing(signers, new, known, yes, receipt=receipt, waits=not no_wait)
             publish_change(output, client, before, profile, signing)
+        show_vouched(output, client)
 
 
 def _check_edits(files: Sequence[Path], added: Sequence[Path], removed: Sequence[str]) -> None:

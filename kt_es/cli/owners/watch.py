@@ -25,8 +25,9 @@ from kt_es.formats.evidence import armored
 from kt_es.formats.labels import normalize_label
 from kt_es.process.log_filters import without_password
 
-# Exit codes, the gravest first: contradiction, foreign version, not verified, unknown, usage, other failures.
-GRAVEST = (5, 6, 4, 7, 2, 1)
+# Exit codes, the gravest first: contradiction, foreign version, not verified, no quorum, unknown, usage, and
+# other failures.
+GRAVEST = (5, 6, 4, 8, 7, 2, 1)
 
 # Number of alarms and failures that are kept for the end. It is limited, because a watch may run for years.
 _REMEMBERED = 1_000
@@ -68,8 +69,8 @@ def watch_command(
     are reported, and the watch goes on. Each watch reports a version that is not yours and still stands. Each
     hook runs once for it, and again only if it failed.
 
-    Exit codes: 5 contradiction proven, 6 a version is not yours, 4 an answer did not verify, 7 cannot tell,
-    1 an answer could not be read.
+    Exit codes: 5 contradiction proven, 6 a version is not yours, 4 an answer did not verify, 8 no quorum,
+    7 cannot tell, 1 an answer could not be read.
     """
     logs = logs_of(context)
     configure_logs("watch", logs if logs == "json" else "problems")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from kt_es.cli.options import (
 from kt_es.cli.output import Output, at, output_of
 from kt_es.cli.people.many import key_line, read_labels, show_many
 from kt_es.cli.people.others import compare_with
+from kt_es.cli.policies import show_vouched
 from kt_es.cli.saving import save_profile, save_proof
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
@@ -37,6 +38,7 @@ from kt_es.formats.notes import encode_base64
 from kt_es.formats.proofs import PROOF_FILE, ProofFile
 
 PROVEN_ABSENT = 3
+NOTHING: Mapping[str, Any] = {}
 
 
 @click.command("get")
@@ -74,14 +76,14 @@ def get_command(
         return _get_many(output, Reach(**reach), wanted, epoch, also)
     with Reach(**reach).client() as client:
         lookup = client.lookup(wanted[0], epoch)
-        compared = compare_with(output, client, also)
+        shown = {**compare_with(output, client, also), **show_vouched(output, client)}
         changes = changes_since(client, lookup)
     if out is not None:
         save_proof(out, lookup.proof)
         output.note(f"  proof saved to {out}")
     if save is not None:
         save_profile(save, lookup.profile or ())
-    return show_lookup(output, lookup, changes, compared)
+    return show_lookup(output, lookup, changes, shown)
 
 
 def _get_many(
@@ -91,7 +93,7 @@ def _get_many(
     timeout = (reach.timeout or LOOKUP_TIMEOUT) * (1 + len(labels) // MAX_BATCH)
     with reach.client() as client:
         found = client.lookup_many(labels, epoch, timeout=timeout)
-        compare_with(output, client, also)
+        shown = {**compare_with(output, client, also), **show_vouched(output, client)}
         lookups = list({lookup.label: lookup for lookup in found}.values())
         changes = [changes_since(client, lookup) for lookup in lookups]
     lines = [
@@ -101,7 +103,7 @@ def _get_many(
         for line in change.lines
     ]
     documents = [_document(*pair) for pair in zip(lookups, changes, strict=True)]
-    show_many(output, lookups, lines, documents)
+    show_many(output, lookups, lines, documents, shown)
     return PROVEN_ABSENT if any(lookup.absent for lookup in lookups) else 0
 
 
@@ -114,9 +116,9 @@ def show_lookup(
     output: Output,
     lookup: Lookup,
     changes: AccountChanges | None = None,
-    compared: Sequence[dict[str, Any]] = (),
+    others: Mapping[str, Any] = NOTHING,
 ) -> int:
-    """Print a lookup, and return the exit code. ``compared`` is what ``compare_with`` returned."""
+    """Print a lookup, and return the exit code. ``others`` are members for ``--json``, printed already."""
     show_checks(output, lookup)
     for line in () if changes is None else changes.lines:
         output.note(f"  {line}")
@@ -127,8 +129,7 @@ def show_lookup(
         lines = [f"{lookup.label}  (profile erased)" if lookup.erased else lookup.label]
     else:
         lines = [key_line(key) for key in lookup.profile]
-    document = _document(lookup, changes)
-    output.data({**document, "compared": compared} if compared else document, lines)
+    output.data({**_document(lookup, changes), **others}, lines)
     return PROVEN_ABSENT if lookup.absent else 0
 
 

@@ -11,6 +11,7 @@ from kt_es.cli.options import Reach, also_option, reach_options
 from kt_es.cli.output import at, output_of
 from kt_es.cli.people.get import PROVEN_ABSENT, show_checks
 from kt_es.cli.people.others import compare_with
+from kt_es.cli.policies import show_vouched
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
 from kt_es.client.watching import every_epoch
@@ -48,14 +49,13 @@ def history_command(
     with Reach(**reach).client() as client:
         history = client.history(label, afresh=afresh)
         show_checks(output, history)
-        compared = compare_with(output, client, also)
+        shown = {**compare_with(output, client, also), **show_vouched(output, client)}
         runs = _runs(client, history, since) if each else None
     document: dict[str, Any] = {
         "label": history.label,
         "versions": [version_document(version) for version in history.versions],
     }
-    if compared:
-        document["compared"] = compared
+    document.update(shown)
     lines = [version_line(version) for version in history.versions]
     if runs is not None:
         document["epochs"] = [run.document() for run in runs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,16 @@ def read_labels(path: Path) -> list[str]:
 
 
 def show_many(
-    output: Output, lookups: Sequence[Lookup], changes: Sequence[str], documents: list[dict[str, Any]]
+    output: Output,
+    lookups: Sequence[Lookup],
+    changes: Sequence[str],
+    documents: list[dict[str, Any]],
+    others: Mapping[str, Any],
 ) -> None:
     """Print ``lookups`` for people, or ``documents`` with ``--json``.
 
     A check that all of them have, such as the one of the head, is printed once. ``changes`` are further lines
-    about accounts.
+    about accounts, ``others`` further members for ``--json``.
     """
     shared = [check for check in lookups[0].checks if all(check in lookup.checks for lookup in lookups)]
     for check in shared:
@@ -52,7 +56,7 @@ def show_many(
         output.note(f"  {line}")
     newest = max(lookups, key=lambda lookup: lookup.epoch)
     output.note(f"  as of {at(newest.timestamp)}, epoch {newest.epoch} of {newest.head.origin}")
-    output.data({"lookups": documents}, (line for lookup in lookups for line in _lines(lookup)))
+    output.data({"lookups": documents, **others}, (line for lookup in lookups for line in _lines(lookup)))
 
 
 def key_line(key: ProfileKey) -> str:

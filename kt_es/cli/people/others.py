@@ -11,8 +11,8 @@ from kt_es.client.comparing import STEP
 from kt_es.errors import EquivocationError, UnavailableError, VerificationError, counted
 
 
-def compare_with(output: Output, client: Client, also: Sequence[str]) -> list[dict[str, Any]]:
-    """Compare with each place in ``also``, print the results, and return them for ``--json``.
+def compare_with(output: Output, client: Client, also: Sequence[str]) -> dict[str, Any]:
+    """Compare with each place in ``also``, print the results, and return a member for ``--json``, if any.
 
     A place that does not answer, or shows what the directory has not signed, proves nothing about the
     directory. It is reported, and the command goes on.
@@ -26,7 +26,7 @@ def compare_with(output: Output, client: Client, also: Sequence[str]) -> list[di
         document = _compared(client, where)
         found.append(document)
         _tell(output, document)
-    return found
+    return {"compared": found} if found else {}
 
 
 class Others:

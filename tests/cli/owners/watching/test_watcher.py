@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from kt_es.client import session
+from kt_es.client import attempts
 from kt_es.client.changes import Mine
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.watching import KIND, Change, Watcher, WatchProgress
@@ -196,7 +196,7 @@ class TestEveryEpoch:
         self, directory: Directory, answers: int, epoch: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is behind for a moment, or stays so: then nothing can be told."""
-        monkeypatch.setattr(session, "_LAG_PAUSES", (0.0, 0.0))
+        monkeypatch.setattr(attempts, "LAG_PAUSES", (0.0, 0.0))
         watched = Watched(directory, mine_of(ALICE_KEY))
         watched.look()
         directory.advance()

@@ -1,0 +1,69 @@
+"""``--policy`` and ``--monitors``: whose cosignatures a command needs, and who has vouched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kt_es.cli.output import Output, at
+from kt_es.client.client import Client
+from kt_es.client.vouching import Policies, Voucher
+from kt_es.errors import ConfigError, MalformedError
+from kt_es.formats.policies import MAX_POLICY_SIZE, Policy
+
+
+def read_policies(policy: Path | None, monitors: Path | None, age: float) -> Policies:
+    """Return the policies in these files. Raises ``ConfigError``, which names the file and the line."""
+    return Policies(_read(policy), _read(monitors), age)
+
+
+def _read(path: Path | None) -> Policy | None:
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return Policy.parse(file.read(MAX_POLICY_SIZE + 1))
+    except OSError as error:
+        raise ConfigError(f"policy {path} cannot be read: {error.strerror}; name another file") from None
+    except MalformedError as error:
+        raise ConfigError(f"policy {path}: {error.problem}; change it in that file") from None
+
+
+def show_vouched(output: Output, client: Client) -> dict[str, Any]:
+    """Print who vouched for the last answer of ``client``, and return the members for ``--json``."""
+    vouched = client.vouching.last
+    if vouched is None:
+        return {}
+    for quorum in vouched.quorums:
+        names = [_voucher(one) for one in vouched.vouchers if one.kind == quorum.kind]
+        if not quorum.epoch:
+            output.note(
+                f"  the policy of {quorum.kind} needs nobody; vouched: {', '.join(names) or 'nobody'}"
+            )
+            continue
+        output.ok(
+            f"{quorum.kind}: quorum {quorum.name} vouches up to epoch {quorum.epoch}: {', '.join(names)}"
+        )
+        if quorum.epoch < vouched.epoch:
+            newer = (vouched.timestamp - quorum.timestamp) / 1000
+            output.note(
+                f"  epoch {vouched.epoch} is {newer:.0f} s newer: the same log, and no quorum of "
+                f"{quorum.kind} vouches for it yet"
+            )
+    return {
+        "vouched": {
+            "epoch": vouched.epoch,
+            "quorums": [
+                {"kind": one.kind, "quorum": one.name, "epoch": one.epoch, "timestamp": one.timestamp}
+                for one in vouched.quorums
+            ],
+            "vouchers": [
+                {"kind": one.kind, "name": one.name, "epoch": one.epoch, "time": one.time}
+                for one in vouched.vouchers
+            ],
+        }
+    }
+
+
+def _voucher(one: Voucher) -> str:
+    return f"{one.name} (epoch {one.epoch}, {at(one.time * 1000)})"
