@@ -2,6 +2,7 @@
 
   python -m kt_es.cli.trials.alone map KT_TOML DATA COUNT TURNS
   python -m kt_es.cli.trials.alone replica KT_TOML DATA LOG
+  python -m kt_es.cli.trials.alone tiles KT_TOML DATA URL
 
 Each prints one JSON document.
 """
@@ -15,7 +16,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from kt_es.ledger.tables import FAMILIES
 from kt_es.ledger.verifiers import Verifiers
 from kt_es.merkle.map import Map, Root
 from kt_es.process.logs import configure
+from projections.tiles.following import replayed_tiles
+from projections.tiles.server import TileServer
 
 
 def run_alone(*arguments: object) -> dict[str, Any]:
@@ -108,27 +111,38 @@ def _common_bits(first: bytes, second: bytes) -> int:
     return 8 * len(first) - differing.bit_length()
 
 
-def measure_replica(config: Path, data: Path, log_at: str) -> dict[str, Any]:
+def measure_replica(config: Path, data: Path, where: str, *, by_tiles: bool = False) -> dict[str, Any]:
     """Replay what was published after the state in ``data``, with every signature verified.
+
+    Args:
+        where: The connection string of the event log, or with ``by_tiles`` the address of a server of tiles.
 
     Returns:
         ``records``, the ``seconds`` that they took, with the start of the processes that verify, and
         ``memory``, the peak in MB of this process.
     """
     settings = load_settings(config)
-    with (
-        closing(RocksStore.open(data, FAMILIES)) as store,
-        closing(connect(log_at)) as log,
-        Verifiers(settings.origin) as verifiers,
-    ):
+    with closing(RocksStore.open(data, FAMILIES)) as store, Verifiers(settings.origin) as verifiers:
         ledger = Ledger(store, settings.origin, settings.pinned)
         before = ledger.committed.log.size
         began = time.perf_counter()
-        for _ in Replay(log, settings.names, ledger, verifiers=verifiers).catch_up():
-            pass
+        if by_tiles:
+            with closing(TileServer(where, timeout=30.0)) as tiles:
+                _take(replayed_tiles(tiles, ledger, _ignore, verifiers, patience=30.0, say=_ignore))
+        else:
+            with closing(connect(where)) as log:
+                _take(Replay(log, settings.names, ledger, verifiers=verifiers).catch_up())
         seconds = time.perf_counter() - began
         records = ledger.committed.log.size - before
     return {"records": records, "seconds": seconds, "memory": peak_memory()}
+
+
+def _take(epochs: Iterable[object]) -> None:
+    for _ in epochs:
+        pass
+
+
+def _ignore(_: object) -> None: ...
 
 
 def committed_root(config: Path, data: Path) -> Root:
@@ -148,7 +162,7 @@ def main(arguments: Sequence[str]) -> None:
         count, turns = map(int, others)
         found = measure_map(Path(data), committed_root(Path(config), Path(data)), count, turns)
     else:
-        found = measure_replica(Path(config), Path(data), others[0])
+        found = measure_replica(Path(config), Path(data), others[0], by_tiles=which == "tiles")
     print(json.dumps(found))
 
 

@@ -17,6 +17,7 @@ from kt_es.cli.output import Output, output_of
 from kt_es.cli.trials.bench_all import LEAST_ENTRIES, SIZES, TURNS, Amounts, bench_all
 from kt_es.cli.trials.bench_batch import bench_batch
 from kt_es.cli.trials.bench_frontend import bench_frontend
+from kt_es.cli.trials.bench_monitor import bench_monitor
 from kt_es.cli.trials.bench_node import RUNS, bench_node
 from kt_es.cli.trials.bench_report import Row, peak_memory, report, report_lines
 from kt_es.cli.trials.bench_shared import bench_shared
@@ -61,14 +62,14 @@ class Sizes(click.ParamType[tuple[int, ...]]):
 @click.command("bench")
 @click.argument(
     "which",
-    type=click.Choice(["map", "signer", "node", "recovery", "frontend", "batch", "shared", "all"]),
+    type=click.Choice(["map", "signer", "node", "recovery", "frontend", "batch", "monitor", "shared", "all"]),
 )
 @click.option(
     "--entries",
     type=click.IntRange(1),
     default=ENTRIES,
     show_default=True,
-    help="Of `recovery`, `batch` and `shared`: in the map.",
+    help="Of `recovery`, `batch`, `monitor` and `shared`: in the map.",
 )
 @click.option(
     "--runs",
@@ -126,9 +127,9 @@ def bench_command(
     akd: Path | None,
 ) -> None:
     """Measure the map (updates/s), the signer (mutations/s), the node (events/s), the way back of
-    processes (`recovery`), a front end (`frontend`), batch lookups beside single ones (`batch`), front ends
-    over a shared store beside local ones (`shared`), or the parts of a directory at several sizes beside
-    what the machine can do at most (`all`).
+    processes (`recovery`), a front end (`frontend`), batch lookups beside single ones (`batch`), replays
+    over tiles beside those over the event log (`monitor`), front ends over a shared store beside local ones
+    (`shared`), or the parts of a directory at several sizes beside what the machine can do at most (`all`).
 
     Ends with exit code 1 if a measurement misses its limit.
     """
@@ -156,6 +157,7 @@ def bench_command(
             at, workers=workers, beside=beside, note=output_of(context).note
         ),
         "batch": lambda at: bench_batch(at, entries, note=output_of(context).note),
+        "monitor": lambda at: bench_monitor(at, entries, note=output_of(context).note),
         "shared": lambda at: _bench_shared(at, entries, shared, output_of(context).note),
     }
     with tempfile.TemporaryDirectory(prefix="kt-bench-") as directory:

@@ -32,6 +32,7 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.entries import Entry, Mutation, PublicKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import MAX_EVENT_ITEMS, MUTATIONS, encode_mutations
+from projections.tiles.export import TileExport
 
 ENTRIES = 1_000_000
 RESTART_LIMIT = 2.0  # seconds
@@ -143,6 +144,11 @@ class BenchDirectory:
         for at in range(0, len(events), PER_APPEND):
             batch = [content_event(queue, MUTATIONS, data) for data in events[at : at + PER_APPEND]]
             self._log.append(queue, ANY, batch)
+
+    def export(self, export: TileExport) -> None:
+        """Write what is published now as tiles."""
+        for _ in export.run(self._log):
+            pass
 
     def wait_for_entries(self, size: int) -> MapHead:
         def large_head() -> MapHead | None:
