@@ -217,6 +217,19 @@ class Record:
         return cls(take_uint(sequence, "record sequence"), item, known_verdict)
 
 
+def closes_epoch(record: bytes) -> bool:
+    """Return what ``Record.closes_epoch`` is for an encoded record, without decoding it all.
+
+    For bytes that are no record the result means nothing.
+    """
+    at = 1
+    for _ in range(4):
+        # A number follows its first byte in 0, 1, 2, 4 or 8 bytes.
+        first = record[at : at + 1]
+        at += 1 if not first or first[0] < 24 else 1 + (1 << (first[0] - 24 & 3))
+    return record[at : at + 1] == bytes([Verdict.EPOCH])
+
+
 def _take_content(value: Value) -> bytes | Digest:
     """Return the item field of a record: bytes, or ``[SHA-256, length]`` for an item over 16 KiB."""
     if isinstance(value, bytes):

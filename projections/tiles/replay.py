@@ -23,7 +23,7 @@ from kt_es.errors import DivergenceError, MalformedError, RollbackError, Verific
 from kt_es.eventstore.streams import Event
 from kt_es.formats.heads import HeadEvent, SignedMapHead, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.notes import verifier_key
-from kt_es.formats.queue import RECORDS, Record, RecordPacker
+from kt_es.formats.queue import RECORDS, Record, RecordPacker, closes_epoch
 from kt_es.ledger.head_events import check_checkpoints, config_of, sealed
 from kt_es.ledger.ledger import Ledger, config_chain, last_head
 from kt_es.ledger.replay import EpochReplay, ReplayedEpoch
@@ -208,11 +208,14 @@ class TiledReplay:
             )
 
     def _records(self, tiled: TiledLog | None, revision: int) -> Iterator[Event]:
-        """Yield the records events from ``revision`` on, as the log of mutations must have them."""
+        """Yield the records events from ``revision`` on, as the log of mutations must have them.
+
+        The replay reports a record that is malformed.
+        """
         sequence = self.ledger.committed.log.size
         packer = RecordPacker(sequence)
         for entry in () if tiled is None else self._logs.entries("mutations", tiled, sequence):
-            for data in packer.add(entry, closes_epoch=_closes_epoch(entry)):
+            for data in packer.add(entry, closes_epoch=closes_epoch(entry)):
                 yield Event("", revision, RECORDS, data, uuid.UUID(int=revision))
                 revision += 1
         raise _RecordsEndError
@@ -239,10 +242,3 @@ def _covered(smh: bytes) -> int:
     with suppress(MalformedError):
         return SignedMapHead.decode(smh).head.log_size
     return -1
-
-
-def _closes_epoch(record: bytes) -> bool:
-    """Return whether a record ends an event of the log. The replay reports one that is malformed."""
-    with suppress(MalformedError):
-        return Record.decode(record).closes_epoch
-    return False

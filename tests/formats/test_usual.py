@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import decode
 from kt_es.formats.entries import Entry, Mutation, PublicKey, Signature
-from kt_es.formats.queue import Digest, Item, ItemKind, Record, Verdict
+from kt_es.formats.queue import Digest, Item, ItemKind, Record, Verdict, closes_epoch
 from kt_es.formats.usual import usual_mutation, usual_record
 from tests.builders import mutation, next_mutation, p256_key, private_key
 
@@ -96,9 +96,15 @@ def test_records_are_decoded_as_by_the_codec(
     made = Record(sequence, Item(revision, position, kind, content), verdict)
     data = made.encode()
     assert Record.decode(data) == made
+    assert closes_epoch(data) == made.closes_epoch
     usual = usual_record(data)
     assert (usual is not None) == (len(content) >= 24)
     assert usual is None or list(usual) == general_record(data)
+
+
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_record_end_an_epoch_or_not(data: bytes) -> None:
+    assert closes_epoch(data) in (True, False)
 
 
 @pytest.mark.parametrize("size", [24, 255, 256, 16 * 1024])
