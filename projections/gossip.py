@@ -9,17 +9,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 import structlog
 
-from kt_es.client.elsewhere import LogName, Place
-from kt_es.errors import EquivocationError, MalformedError, UnavailableError, VerificationError
+from kt_es.client.elsewhere import TIMEOUT, Elsewhere, LogName, Place
+from kt_es.errors import (
+    DivergenceError,
+    EquivocationError,
+    MalformedError,
+    UnavailableError,
+    VerificationError,
+)
 from kt_es.ledger.clock import max_interval, spoken
-from kt_es.ledger.comparing import compare_checkpoint
+from kt_es.ledger.comparing import STEP, compare_checkpoint
 from kt_es.ledger.ledger import Ledger
 from kt_es.process.signals import Failure, Worker
+from projections.tiles.comparing import proven_by_tiles
+from projections.tiles.server import TileServer
 
 INTERVAL = 60.0
 """Seconds between two questions to the same place."""
@@ -77,7 +85,10 @@ class Gossip:
         return tuple(place.known for place in self._places)
 
     def run(self, stop: threading.Event, interval: float = INTERVAL) -> None:
-        """Ask every ``interval`` seconds until ``stop``. Raises ``EquivocationError``."""
+        """Ask every ``interval`` seconds until ``stop``.
+
+        Raises ``EquivocationError``, and ``DivergenceError`` for another signed log that nothing proves.
+        """
         while not stop.is_set():
             self.ask()
             until = self._monotonic() + interval
@@ -121,7 +132,12 @@ class Gossip:
         self._judge(place)
 
     def _compare(self, place: _Place, log: LogName, checkpoint: bytes) -> None:
-        compared = compare_checkpoint(self._ledger, log, checkpoint)
+        try:
+            compared = compare_checkpoint(self._ledger, log, checkpoint)
+        except VerificationError as error:
+            if error.step != STEP:
+                raise
+            raise self._unproven(place.source, log, checkpoint, error) from None
         if compared.ahead:
             # The first one is kept, so that others that follow do not put the comparison off for ever.
             place.waiting.setdefault(log, (checkpoint, self._monotonic()))
@@ -132,6 +148,20 @@ class Gossip:
             del place.waiting[log]
         if log == "heads":
             place.known = Neighbour(place.known.url, self._now(), compared.size)
+
+    def _unproven(
+        self, source: Place, log: LogName, checkpoint: bytes, error: VerificationError
+    ) -> EquivocationError | DivergenceError:
+        """Return the error for another log that the directory signed, with evidence if ``source`` has tiles.
+
+        A replay from tiles has no checkpoint of most epochs, but each head. Two heads are evidence as well.
+        """
+        if log == "heads" and isinstance(source, Elsewhere):
+            with closing(TileServer(source.address, timeout=TIMEOUT)) as tiles:
+                proven = proven_by_tiles(self._ledger, tiles, checkpoint)
+            if proven is not None:
+                return proven
+        return DivergenceError(f"{source.url}: {error.problem}")
 
     def _judge(self, place: _Place) -> None:
         """Report checkpoints that are ahead for longer than a head may take."""

@@ -85,6 +85,9 @@ class Elsewhere:
 
     Front ends, monitors and exported files have ``heads/checkpoint`` and ``mutations/checkpoint`` below it. A
     witness has the latest checkpoint of a log at the SHA-256 of its origin.
+
+    Attributes:
+        address: ``url`` as it was given, perhaps with a password.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Elsewhere:
     ) -> None:
         """Raises ``ConfigError`` for an address that cannot be used."""
         self._http = Transport(url, timeout=timeout, verify=verify, connections=2)
+        self.address = url
         self._origins: Mapping[LogName, str] = {
             "heads": heads_origin(origin),
             "mutations": mutations_origin(origin),

@@ -20,7 +20,8 @@ from kt_es.merkle.verify import log_root_from_consistency
 
 LogName = Literal["heads", "mutations"]
 
-_STEP = "comparison"
+STEP = "comparison"
+"""The step of an error for a log that the directory signed, and that is not the one verified here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ def compare_checkpoint(ledger: Ledger, log: LogName, encoded: bytes) -> Compared
         VerificationError: Step "checkpoint"; no signer key of the directory that is known here signed it. It
             may be a key that the directory announces later.
         EquivocationError: The directory signed a log that is not the one that was verified here.
+        VerificationError: Step ``STEP``; the same, and nothing that is kept here proves it.
     """
     committed = ledger.committed
     origin = committed.standing.origin
@@ -57,12 +59,12 @@ def compare_checkpoint(ledger: Ledger, log: LogName, encoded: bytes) -> Compared
         if log == "heads":
             # A replay from tiles has the checkpoints of some epochs only.
             ours_then = ledger.tables.heads.event(claimed.size).heads_checkpoint
-            found = contradicting_checkpoints(_STEP, origin, chain, ours_then, text) if ours_then else None
+            found = contradicting_checkpoints(STEP, origin, chain, ours_then, text) if ours_then else None
         else:
             smh = _head_covering(ledger, committed, claimed.size)
-            found = None if smh is None else contradicting_head(_STEP, origin, chain, smh, text)
+            found = None if smh is None else contradicting_head(STEP, origin, chain, smh, text)
         raise found or VerificationError(
-            _STEP,
+            STEP,
             f"the directory signed another log of {log} with {claimed.size} leaves than was verified here, "
             "and no signed statement of that size is kept here",
         )

@@ -6,6 +6,7 @@ The counterpart of ``ledger.anchor``, which compares with the event log.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import NoReturn
 
 from kt_es.errors import (
@@ -18,12 +19,14 @@ from kt_es.errors import (
 )
 from kt_es.evidence import contradicting_head
 from kt_es.formats.heads import Checkpoint, HeadEvent
+from kt_es.formats.notes import parse_note
 from kt_es.ledger.anchor import another_head, contradiction
 from kt_es.ledger.ledger import Ledger, config_chain, decoded_head
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.log import LogState, NodeId, plan_state
 from kt_es.merkle.tiled import TiledLog
-from projections.tiles.server import LogName
+from projections.tiles.reading import Shown, TiledLogs
+from projections.tiles.server import LogName, Tiles
 
 
 class Lag:
@@ -108,6 +111,25 @@ def contradicting_log_of_heads(
         or first
         or DivergenceError(f"{url} has another log of {size} heads than was verified here")
     )
+
+
+def proven_by_tiles(ledger: Ledger, tiles: Tiles, checkpoint: bytes) -> EquivocationError | None:
+    """Return evidence against a directory that signed the ``checkpoint`` of another log of heads, or None.
+
+    ``tiles`` are those of the place that shows the checkpoint, which is not ahead of what is verified here.
+    """
+    note = parse_note(checkpoint)
+    shown = Shown("heads", note, Checkpoint.parse(note.text))
+    with closing(TiledLogs(tiles)) as logs:
+        error = contradicting_log_of_heads(
+            ledger,
+            note.encode(),
+            shown.said.size,
+            tiled=lambda: logs.tiled(shown),
+            leaf=lambda number, log: logs.leaf("heads", log, number),
+            url=logs.url,
+        )
+    return error if isinstance(error, EquivocationError) else None
 
 
 def _node(ledger: Ledger, node: NodeId) -> bytes:
