@@ -46,4 +46,6 @@ def test_each_lie_of_a_scene_is_another_case() -> None:
 def test_every_exit_code_is_explained() -> None:
     explained = set(re.findall(r"^\| (\d) \|", TEXT, re.MULTILINE))
     load()
-    assert {str(one.code) for scene in SCENES for one in scene.lies} - {"503"} <= explained | {"1", "2"}
+    # Codes of three digits are statuses of HTTP.
+    codes = {str(one.code) for scene in SCENES for one in scene.lies if one.code < 100}
+    assert codes <= explained | {"1", "2"}

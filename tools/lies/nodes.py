@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb import EsdbLog
-from kt_es.eventstore.streams import ANY, NewEvent, StreamNames
+from kt_es.eventstore.streams import ANY, Event, NewEvent, StreamNames
 from kt_es.formats.entries import OPENING, Opening
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.queue import RECORDS
@@ -60,6 +60,19 @@ class Log:
         self._append(names.mutations, RECORDS, found[self._count(names.mutations) :])
         signed = [one.event.encode() for one in universe.epochs] if heads is None else heads
         self._append(names.heads, MAP_HEAD, signed[self._count(names.heads) :])
+
+    def append(self, stream: str, kind: str, data: list[bytes]) -> None:
+        """Append events to any stream."""
+        self._append(stream, kind, data)
+
+    def count(self, stream: str) -> int:
+        """Return the number of events of a stream."""
+        return self._count(stream)
+
+    def read(self, stream: str) -> list[Event]:
+        """Return the events of a stream."""
+        with self._lock:
+            return list(self._log.read(stream))
 
     def _count(self, stream: str) -> int:
         with self._lock:

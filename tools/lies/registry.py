@@ -15,6 +15,7 @@ BY_SIGNER = "signer"
 BY_LOG = "event log"
 BY_FRONT_END = "front end"
 BY_SERVER = "server of tiles"
+BY_WITNESS = "witness"
 BY_THIEF = "thief of a key"
 
 ONCE = "at once"

@@ -6,7 +6,7 @@ import importlib
 
 MODULES = (
     "records", "heads", "lookups", "batches", "clients", "memory", "erasures", "owners", "receipts",
-    "followers", "tiles", "harm",
+    "followers", "tiles", "witnesses", "harm",
 )  # fmt: skip
 
 

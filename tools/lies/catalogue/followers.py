@@ -128,26 +128,26 @@ def signer(stage: Stage, case: str | None) -> Ran:
 def frontend(stage: Stage, case: str | None) -> Ran:
     what, when = _case(case)
     logs = Logs.make(stage, what)
-    process, url = _serving(stage)
-    stage.until(lambda: _ready(url) == "", "the front end is ready")
+    process, url = serving(stage)
+    stage.until(lambda: ready(url) == "", "the front end is ready")
     if when == RESTART:
         process.stop()
     logs.tell(stage)
     if when == RESTART:
-        process, url = _serving(stage)
+        process, url = serving(stage)
     if case is None:
         stage.until(lambda: '"epoch": 4' in process.spoken or _epoch(url) == 4, "it goes on")
-        return _answered(url)
-    stage.until(lambda: any(one in _ready(url) for one in (_BACK, _TWO)), "it says why it is not ready")
-    return _answered(url)
+        return answered(url)
+    stage.until(lambda: any(one in ready(url) for one in (_BACK, _TWO)), "it says why it is not ready")
+    return answered(url)
 
 
-def _serving(stage: Stage) -> tuple[Process, str]:
+def serving(stage: Stage) -> tuple[Process, str]:
     process = stage.process("frontend", "--listen", "127.0.0.1:0")
     return process, process.wait_for_line(" at http://").rpartition(" at ")[2].strip()
 
 
-def _ready(url: str) -> str:
+def ready(url: str) -> str:
     """Return what is missing according to ``/readyz``."""
     try:
         answer = httpx.get(f"{url}/readyz", timeout=10, trust_env=False)
@@ -161,10 +161,10 @@ def _epoch(url: str) -> int:
     return int(answer.json().get("epoch", 0))
 
 
-def _answered(url: str) -> Ran:
+def answered(url: str) -> Ran:
     """Return the status of a lookup in place of an exit code, and the answer of ``/readyz``."""
     answer = httpx.post(f"{url}/v1/lookup", json={"label": ALICE}, timeout=10, trust_env=False)
-    return Ran(answer.status_code, "", json.dumps(_ready(url)))
+    return Ran(answer.status_code, "", json.dumps(ready(url)))
 
 
 @scene(
