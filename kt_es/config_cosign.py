@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from kt_es.api.cosigned import WatcherBody
 from kt_es.config_tables import Table
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.cosignatures import CosignerKey
@@ -43,9 +44,15 @@ class CosignTable(Table):
 
     def known(self, base: Path) -> Cosigners:
         """Return the keys of witnesses and monitors, from files below ``base``. Raises ``ConfigError``."""
+        witnesses = cosigners_of(self.policy and base / self.policy)
+        monitors = cosigners_of(self.monitors and base / self.monitors)
+        watchers = [
+            WatcherBody(kind, cosigner.name, key.vkey, cosigner.url)
+            for kind, known in (("witness", witnesses), ("monitor", monitors))
+            for cosigner, key in known
+        ]
         return Cosigners(
-            tuple(key for _, key in cosigners_of(self.policy and base / self.policy)),
-            tuple(key for _, key in cosigners_of(self.monitors and base / self.monitors)),
+            tuple(key for _, key in witnesses), tuple(key for _, key in monitors), tuple(watchers)
         )
 
 

@@ -14,6 +14,9 @@ MAX_COSIGNED_NOTE: Final = 16 * 1024
 MAX_COSIGNATURES_REQUEST: Final = 32 * 1024
 """Bytes of a request with such a note, whose characters may be escaped in JSON."""
 
+MAX_WATCHERS: Final = 128
+"""Watchers that a directory names: as many as two policy files have."""
+
 
 @dataclass(frozen=True, slots=True)
 class CosignedBody:
@@ -38,3 +41,28 @@ class CosignaturesBody:
     """``new`` says whether a cosignature of the note was newer than those that were here."""
 
     new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherBody:
+    """Somebody who watches the directory: a ``witness`` or a ``monitor``, with its key for cosignatures.
+
+    ``url`` is where its latest checkpoint of the directory can be read; null if that is not known.
+    """
+
+    kind: str
+    name: str
+    vkey: str
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchersBody:
+    """``vkey`` is a signer key of the directory.
+
+    Nothing here is signed: it says where to look, and not whom to trust.
+    """
+
+    origin: str
+    vkey: str
+    watchers: Annotated[tuple[WatcherBody, ...], AtMost(MAX_WATCHERS)]

@@ -256,8 +256,7 @@ COSIGNED = Operation(
     "/v1/cosigned",
     "cosigned",
     "The newest checkpoints of both logs that witnesses and monitors have cosigned.\n\n"
-    "Every known cosigner has its latest cosignature in one of them. Prove them to a head by\n"
-    "`/v1/consistency`: a cosignature vouches for everything up to the size of its checkpoint.",
+    "Every known cosigner has its latest one there. It vouches for all up to its size (`/v1/consistency`).",
     {200: cosigned.CosignedBody},
 )
 COSIGNATURES = Operation(
@@ -268,6 +267,12 @@ COSIGNATURES = Operation(
     cosigned.CosignaturesRequest,
     own_problems={403: "It is not cosigned by a known monitor, or not of the logs that were verified here"},
     max_body=cosigned.MAX_COSIGNATURES_REQUEST,
+)
+WATCHERS = Operation(
+    "/.well-known/kt-es.json",
+    "watchers",
+    "The witnesses and monitors that watch this directory, as its operator names them: where to compare.",
+    {200: cosigned.WatchersBody},
 )
 HEALTH = Operation("/healthz", "healthz", "Whether the process lives.", {200: models.HealthBody})
 READY = Operation(
@@ -291,5 +296,5 @@ METRICS = Operation(
 OPERATIONS: Final = (
     DIRECTORY, LOOKUP, LOOKUPS, HISTORY, RANGE, LATEST_HEAD, HEAD_EVENTS, HEAD, CONSISTENCY, HEADS_CHECKPOINT,
     MUTATIONS_CHECKPOINT, HEADS_TILE, MUTATIONS_TILE, MUTATIONS, MUTATIONS_BATCH, STATUS, ERASURES,
-    REGISTRATION, MAIL_PROOFS, COSIGNED, COSIGNATURES, HEALTH, READY, METRICS,
+    REGISTRATION, MAIL_PROOFS, COSIGNED, COSIGNATURES, WATCHERS, HEALTH, READY, METRICS,
 )  # fmt: skip

@@ -12,7 +12,11 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
+from kt_es.api.codec import decode_model
+from kt_es.api.cosigned import WatchersBody
+from kt_es.api.operations import WATCHERS
 from kt_es.api.paths import head_path
 from kt_es.client.directory import read_head
 from kt_es.client.elsewhere import LogName, place_at
@@ -23,9 +27,16 @@ from kt_es.errors import MalformedError, RefusedError, UnavailableError, Verific
 from kt_es.evidence import contradicting_head
 from kt_es.formats.heads import Checkpoint, mutations_origin
 from kt_es.merkle.verify import log_root_from_consistency
+from kt_es.process.network import is_loopback, is_safe
 
 _PAUSE: Final = 0.3
 """Seconds between two questions to a front end that is behind."""
+
+MOST_WATCHERS: Final = 8
+"""Watchers of a directory that one client compares with."""
+
+_MAX_WATCHERS: Final = 512 * 1024
+_MAX_URL: Final = 2048
 
 STEP: Final = "comparison"
 """The step of a ``VerificationError`` about a log that the directory signed, and that is another one."""
@@ -47,6 +58,37 @@ class Comparing:
         self._session = session
         self._verify = verify
 
+    def watchers(self, *, timeout: float | None = None) -> tuple[str, ...]:
+        """Ask the front end who watches the directory, and return up to 8 URLs that may be compared with.
+
+        The directory names them, so they are for finding out, not for trust. URLs that are not HTTPS are left
+        out, and those of this machine. A front end that knows no watchers names none.
+        """
+        deadline = self._session.transport.deadline(timeout)
+        try:
+            answer = self._session.transport.get(WATCHERS.path, deadline, limit=_MAX_WATCHERS)
+        except RefusedError:
+            return ()
+        named = [watcher.url for watcher in decode_model(WatchersBody, answer.body).watchers]
+        urls = dict.fromkeys(url for url in named if url is not None and self._is_askable(url))
+        return tuple(urls)[:MOST_WATCHERS]
+
+    def _is_askable(self, url: str) -> bool:
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            return False
+        return is_safe(url) and len(url) <= _MAX_URL and (self._is_here or not is_loopback(host))
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether the front end is on this machine, as in a trial. Then its watchers may be here, too."""
+        return is_loopback(urlsplit(self._session.transport.base_url).hostname or "")
+
+    def compare_with_watcher(self, url: str, *, timeout: float | None = None) -> tuple[Comparison, ...]:
+        """Do what ``compare`` does with one of ``watchers``. No address of a private network is asked."""
+        return self._compare(url, timeout, public=not self._is_here)
+
     def compare(self, where: str, *, timeout: float | None = None) -> tuple[Comparison, ...]:
         """Compare every checkpoint that is shown at ``where`` with the log that the client trusts.
 
@@ -62,9 +104,12 @@ class Comparing:
             UnavailableError: Nobody answers there or at the client's front end, or one that is behind does
                 not catch up in time.
         """
+        return self._compare(where, timeout, public=False)
+
+    def _compare(self, where: str, timeout: float | None, *, public: bool) -> tuple[Comparison, ...]:
         deadline = self._session.transport.deadline(timeout)
         origin = self._session.directory.trusted(deadline).origin
-        with closing(place_at(where, origin, verify=self._verify)) as place:
+        with closing(place_at(where, origin, verify=self._verify, public=public)) as place:
             return tuple(
                 Comparison(place.url, log, compare_checkpoint(self._session, log, checkpoint, deadline))
                 for log, checkpoint in place.checkpoints()

@@ -18,6 +18,8 @@ from typing import Any
 import httpcore
 import httpx
 
+from kt_es.process.network import is_public
+
 _WRITE = 16 * 1024
 
 
@@ -45,8 +47,11 @@ class Deadline(threading.local):
         return left if timeout is None else min(timeout, left)
 
 
-def bound_transport(client: httpx.Client, deadline: Deadline) -> None:
+def bound_transport(client: httpx.Client, deadline: Deadline, *, public: bool = False) -> None:
     """Make every connection of ``client`` obey ``deadline``, also those through proxies.
+
+    With ``public`` a connection to an address that is not public, such as one of a private network, is closed
+    before anything is sent. The address of the connection counts, whatever its name resolved to before.
 
     httpcore has a parameter for the network backend. httpx does not pass one to the pools that it makes.
     """
@@ -54,15 +59,16 @@ def bound_transport(client: httpx.Client, deadline: Deadline) -> None:
     for transport in transports:
         if isinstance(transport, httpx.HTTPTransport):
             pool = transport._pool
-            pool._network_backend = _Backend(pool._network_backend, deadline)
+            pool._network_backend = _Backend(pool._network_backend, deadline, public)
 
 
 class _Backend(httpcore.NetworkBackend):
     """The ``inner`` backend, with streams that obey the deadline."""
 
-    def __init__(self, inner: httpcore.NetworkBackend, deadline: Deadline) -> None:
+    def __init__(self, inner: httpcore.NetworkBackend, deadline: Deadline, public: bool) -> None:
         self._inner = inner
         self._deadline = deadline
+        self._public = public
 
     def connect_tcp(
         self,
@@ -100,6 +106,9 @@ class _Backend(httpcore.NetworkBackend):
             raise httpcore.ConnectTimeout("connecting takes too long") from None
         if isinstance(found, BaseException):
             raise found
+        if self._public and not is_public(str(found.get_extra_info("server_addr")[0])):
+            found.close()
+            raise httpcore.ConnectError("its address is not a public one")
         return _Stream(found, self._deadline)
 
     def connect_unix_socket(

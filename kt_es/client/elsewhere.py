@@ -38,12 +38,16 @@ class Place(Protocol):
     def close(self) -> None: ...
 
 
-def place_at(where: str, origin: str, *, verify: ssl.SSLContext | bool = True) -> Place:
+def place_at(where: str, origin: str, *, verify: ssl.SSLContext | bool = True, public: bool = False) -> Place:
     """Return the place ``where``: a URL, or else the path of a file with a checkpoint that somebody saved.
+
+    With ``public`` it is a URL, and no address of a private network is asked.
 
     Raises ``ConfigError`` for an address that cannot be used.
     """
-    return Elsewhere(where, origin, verify=verify) if "://" in where else SavedCheckpoint(Path(where), origin)
+    if public or "://" in where:
+        return Elsewhere(where, origin, verify=verify, public=public)
+    return SavedCheckpoint(Path(where), origin)
 
 
 class SavedCheckpoint:
@@ -91,10 +95,16 @@ class Elsewhere:
     """
 
     def __init__(
-        self, url: str, origin: str, *, timeout: float = TIMEOUT, verify: ssl.SSLContext | bool = True
+        self,
+        url: str,
+        origin: str,
+        *,
+        timeout: float = TIMEOUT,
+        verify: ssl.SSLContext | bool = True,
+        public: bool = False,
     ) -> None:
         """Raises ``ConfigError`` for an address that cannot be used."""
-        self._http = Transport(url, timeout=timeout, verify=verify, connections=2)
+        self._http = Transport(url, timeout=timeout, verify=verify, connections=2, public=public)
         self.address = url
         self._origins: Mapping[LogName, str] = {
             "heads": heads_origin(origin),

@@ -70,7 +70,9 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
         connections: int = 32,
+        public: bool = False,
     ) -> None:
+        """With ``public`` no address of a private network is asked, unless a proxy asks it."""
         self.timeout = timeout
         keep_secret(base_url)
         if "://" not in base_url or any(sign in base_url for sign in "?#"):
@@ -110,7 +112,7 @@ class Transport:
         self.on_waiting: Callable[[str], None] | None = None
         """Called with the reason when a call has waited for 2 seconds. Several threads may call it."""
         self._deadline = Deadline()
-        bound_transport(self._http, self._deadline)
+        bound_transport(self._http, self._deadline, public=public and not self._proxied)
 
     @property
     def base_url(self) -> str:

@@ -29,6 +29,16 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback or address.is_unspecified
 
 
+def is_public(host: str) -> bool:
+    """Return whether ``host`` is an IP address that belongs to nobody's own network."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
+    return bool(mapped.is_global and address.is_global and not mapped.is_multicast)
+
+
 def is_safe(url: str) -> bool:
     """Return whether documents at ``url`` come from whom it names: HTTPS, or this machine."""
     try:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from kt_es.api.cosigned import WatcherBody
 from kt_es.eventstore.streams import ANY, EventLog, content_event
 from kt_es.formats.cosignatures import CosignerKey
 from kt_es.server.cosigned import CosignedHeads
@@ -16,10 +17,14 @@ COSIGNED: Final = "Cosigned"
 
 @dataclass(frozen=True, slots=True)
 class Cosigners:
-    """The keys whose cosignatures are answered. Monitors hand theirs in; witnesses are asked."""
+    """The keys whose cosignatures are answered. Monitors hand theirs in; witnesses are asked.
+
+    ``watchers`` describe the same cosigners for people who compare.
+    """
 
     witnesses: tuple[CosignerKey, ...] = ()
     monitors: tuple[CosignerKey, ...] = ()
+    watchers: tuple[WatcherBody, ...] = ()
 
     @property
     def keys(self) -> tuple[CosignerKey, ...]:
@@ -36,6 +41,7 @@ class Cosigning:
         self, heads: CosignedHeads, cosigners: Cosigners, log: Callable[[], EventLog], stream: str
     ) -> None:
         self.heads = heads
+        self.watchers = cosigners.watchers
         self._monitors = cosigners.monitors
         self._log = log
         self._stream = stream

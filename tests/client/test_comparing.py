@@ -182,3 +182,53 @@ def test_after_a_rotation_the_client_learns_the_new_key(ours: Directory) -> None
     client: Client = client_of(rotated, store)
     with place(shown_by(rotated, 4)) as url:
         assert client.comparing.compare(url)[0].size == 4
+
+
+def naming(made: Directory, *urls: str | None) -> Callable[[httpx.Request], httpx.Response]:
+    """The directory's answers, and watchers at ``urls``."""
+    watchers = [
+        {"kind": "witness", "name": f"w{number}", "vkey": "x", "url": url} for number, url in enumerate(urls)
+    ]
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/.well-known/kt-es.json":
+            return httpx.Response(200, json={"origin": b.ORIGIN, "vkey": "x", "watchers": watchers})
+        return made.handle(request)
+
+    return handle
+
+
+def test_the_watchers_that_a_directory_names(ours: Directory) -> None:
+    good = [f"https://w{number}.example/" for number in range(9)]
+    bad = [
+        None,
+        "http://plain.example/",
+        "file:///etc/passwd",
+        "https://",
+        "https://[x/",
+        "https://localhost/",
+    ]
+    handler = naming(ours, *bad, "https://127.0.0.1:1/", "https://w0.example/" + "x" * 3000, good[0], *good)
+    assert client_of(ours, handler=handler).comparing.watchers() == tuple(good[:8])
+    assert client_of(ours).comparing.watchers() == ()
+
+
+def test_a_watcher_in_a_private_network_is_not_asked(ours: Directory) -> None:
+    shown = shown_by(ours, 5)
+    client = client_of(ours)
+    with place(shown) as url, pytest.raises(UnavailableError, match="its address is not a public one"):
+        client.comparing.compare_with_watcher(url)
+    assert not shown.asked
+
+
+def test_in_a_trial_on_one_machine_the_watchers_are_there_too(ours: Directory, theirs: Directory) -> None:
+    with place(shown_by(theirs, 4)) as url:
+        client = Client(
+            "http://127.0.0.1:1",
+            MemoryStateStore(),
+            transport=httpx.MockTransport(naming(ours, url)),
+            now=lambda: ours.now,
+        )
+        assert client.comparing.watchers() == (url,)
+        with pytest.raises(EquivocationError):
+            client.comparing.compare_with_watcher(url)

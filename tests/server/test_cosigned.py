@@ -10,6 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from kt_es.api.cosigned import MAX_COSIGNED, MAX_COSIGNED_NOTE
+from kt_es.client.trusted import Pinned
+from kt_es.config_cosign import CosignTable
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.evidence import convict
 from kt_es.formats.cosignatures import read_cosigned
@@ -236,3 +238,25 @@ def test_an_answer_has_few_notes() -> None:
         notes = answered(made)
     sizes = [open_checkpoint(note, heads_origin(b.ORIGIN), [b.SIGNER.public]).size for note in notes]
     assert sizes == list(range(len(parties), 3, -1))
+
+
+def test_the_directory_says_who_watches_it(tmp_path: Path) -> None:
+    (tmp_path / "w").write_text(f"witness alpha {ALPHA.key.vkey} https://alpha.example/w\nquorum none\n")
+    (tmp_path / "m").write_text(f"witness gamma {GAMMA.key.vkey}\nquorum gamma\n")
+    known = CosignTable(policy=Path("w"), monitors=Path("m")).known(tmp_path)
+    streams = SignedStreams()
+    streams.epoch()
+    with front(streams, made=Front(streams, cosigners=known)) as made:
+        answer = made.get("/.well-known/kt-es.json")
+    assert answer.status_code == 200
+    alpha = {
+        "kind": "witness",
+        "name": "alpha",
+        "vkey": ALPHA.key.vkey,
+        "url": "https://alpha.example/w",
+    }
+    assert answer.json() == {
+        "origin": b.ORIGIN,
+        "vkey": Pinned(b.ORIGIN, b.SIGNER_KEY).vkey,
+        "watchers": [alpha, {"kind": "monitor", "name": "gamma", "vkey": GAMMA.key.vkey, "url": None}],
+    }

@@ -272,6 +272,7 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
         "/v1/consistency",
         "/v1/cosigned",
         "/v1/cosignatures",
+        "/.well-known/kt-es.json",
         "/v1/registration",
         "/v1/registration/mail",
         "/heads/checkpoint",

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import Number, Reach, also_option, reach_options
+from kt_es.cli.options import Number, Reach, reach_options
 from kt_es.cli.output import Output, at, configure_logs, failure, logs_of, output_of, stop_on_signals
 from kt_es.cli.owners.hooks import Alarms, Document, Hooks, hook_options
 from kt_es.cli.owners.keys import keys_option, mine_option, read_mine
-from kt_es.cli.people.others import Others
+from kt_es.cli.people.others import Others, others_options
 from kt_es.cli.saving import write_private
 from kt_es.client.changes import Mine
 from kt_es.client.client import Client
@@ -42,7 +42,7 @@ _REMEMBERED = 1_000
 @hook_options
 @mine_option
 @keys_option
-@also_option
+@others_options
 @reach_options
 @click.pass_context
 def watch_command(
@@ -59,6 +59,7 @@ def watch_command(
     mine: tuple[str, ...],
     keys: Path,
     also: tuple[str, ...],
+    watchers: bool,
     **reach: Any,
 ) -> None:
     """Watch your LABELS: check each epoch since the last check, and alarm on any version that is not yours.
@@ -87,7 +88,7 @@ def watch_command(
     with options.client() as client:
         _check_labels(output, client, labels)
         watch = Watch(output, client, yours, hooks, options.state / "alarms", from_now=from_now)
-        others = Others(output, client, also)
+        others = Others(output, client, also, watchers)
         while not stop.is_set():
             for where, error in others.look():
                 # The evidence is saved by now, so every label is going to raise the alarm.

@@ -15,13 +15,12 @@ from kt_es.cli.options import (
     NEW_FILE,
     NEW_FOLDER,
     Reach,
-    also_option,
     reach_options,
     state_option,
 )
 from kt_es.cli.output import Output, at, output_of
 from kt_es.cli.people.many import key_line, read_labels, show_many
-from kt_es.cli.people.others import compare_with
+from kt_es.cli.people.others import compare_with, others_options
 from kt_es.cli.policies import show_vouched
 from kt_es.cli.saving import save_profile, save_proof
 from kt_es.client.client import Client
@@ -47,7 +46,7 @@ NOTHING: Mapping[str, Any] = {}
 @click.option("--epoch", type=click.IntRange(1), help="Look up this epoch; default the latest.")
 @click.option("--out", type=NEW_FILE, help="Save the proof to FILE.")
 @click.option("--save", type=NEW_FOLDER, help="Save the keys as files in a directory.")
-@also_option
+@others_options
 @reach_options
 @click.pass_context
 def get_command(
@@ -59,6 +58,7 @@ def get_command(
     out: Path | None,
     save: Path | None,
     also: tuple[str, ...],
+    watchers: bool,
     **reach: Any,
 ) -> int:
     """Look each LABEL up, verify everything, and print its keys.
@@ -73,10 +73,10 @@ def get_command(
     if len(wanted) > 1:
         if out is not None or save is not None:
             raise click.UsageError("--out and --save are for one label: leave them out, or give one LABEL")
-        return _get_many(output, Reach(**reach), wanted, epoch, also)
+        return _get_many(output, Reach(**reach), wanted, epoch, also, watchers)
     with Reach(**reach).client() as client:
         lookup = client.lookup(wanted[0], epoch)
-        shown = {**compare_with(output, client, also), **show_vouched(output, client)}
+        shown = {**compare_with(output, client, also, watchers), **show_vouched(output, client)}
         changes = changes_since(client, lookup)
     if out is not None:
         save_proof(out, lookup.proof)
@@ -87,13 +87,18 @@ def get_command(
 
 
 def _get_many(
-    output: Output, reach: Reach, labels: Sequence[str], epoch: int | None, also: Sequence[str]
+    output: Output,
+    reach: Reach,
+    labels: Sequence[str],
+    epoch: int | None,
+    also: Sequence[str],
+    watchers: bool,
 ) -> int:
     # The limit of time is for a request, as everywhere.
     timeout = (reach.timeout or LOOKUP_TIMEOUT) * (1 + len(labels) // MAX_BATCH)
     with reach.client() as client:
         found = client.lookup_many(labels, epoch, timeout=timeout)
-        shown = {**compare_with(output, client, also), **show_vouched(output, client)}
+        shown = {**compare_with(output, client, also, watchers), **show_vouched(output, client)}
         lookups = list({lookup.label: lookup for lookup in found}.values())
         changes = [changes_since(client, lookup) for lookup in lookups]
     lines = [

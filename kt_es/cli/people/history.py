@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import Reach, also_option, reach_options
+from kt_es.cli.options import Reach, reach_options
 from kt_es.cli.output import at, output_of
 from kt_es.cli.people.get import PROVEN_ABSENT, show_checks
-from kt_es.cli.people.others import compare_with
+from kt_es.cli.people.others import compare_with, others_options
 from kt_es.cli.policies import show_vouched
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
@@ -25,7 +25,7 @@ from kt_es.formats.heads import MapHead
 @click.option("--every-epoch", "each", is_flag=True, help="Verify and show each epoch.")
 @click.option("--since", type=click.IntRange(1), help="With --every-epoch: from this epoch on.")
 @click.option("--afresh", is_flag=True, help="Fetch and verify all versions again.")
-@also_option
+@others_options
 @reach_options
 @click.pass_context
 def history_command(
@@ -36,6 +36,7 @@ def history_command(
     since: int | None,
     afresh: bool,
     also: tuple[str, ...],
+    watchers: bool,
     **reach: Any,
 ) -> int:
     """List every version of LABEL, verified: its epoch and the keys that signed it.
@@ -49,7 +50,7 @@ def history_command(
     with Reach(**reach).client() as client:
         history = client.history(label, afresh=afresh)
         show_checks(output, history)
-        shown = {**compare_with(output, client, also), **show_vouched(output, client)}
+        shown = {**compare_with(output, client, also, watchers), **show_vouched(output, client)}
         runs = _runs(client, history, since) if each else None
     document: dict[str, Any] = {
         "label": history.label,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from kt_es.api import operations
-from kt_es.api.cosigned import CosignaturesBody, CosignaturesRequest
+from kt_es.api.cosigned import CosignaturesBody, CosignaturesRequest, WatchersBody
+from kt_es.formats.heads import heads_origin
+from kt_es.formats.notes import verifier_key
 from kt_es.server.asgi import Scope
 from kt_es.server.cosigning import Cosigning
 from kt_es.server.endpoints.common import Endpoints, Frontend, answer_of
@@ -19,7 +21,17 @@ class CosigningEndpoints:
         self._cosigning: Cosigning = frontend.cosigning
 
     def by_operation(self) -> Endpoints:
-        return [(operations.COSIGNED, self._cosigned), (operations.COSIGNATURES, self._take)]
+        return [
+            (operations.COSIGNED, self._cosigned),
+            (operations.COSIGNATURES, self._take),
+            (operations.WATCHERS, self._watchers),
+        ]
+
+    async def _watchers(self, _: None, __: Scope) -> Answer:
+        ledger = self._frontend.directory.ledger
+        origin = ledger.committed.standing.origin
+        vkey = verifier_key(heads_origin(origin), ledger.pinned.raw).encode()
+        return answer_of(WatchersBody(origin, vkey, self._cosigning.watchers))
 
     async def _cosigned(self, _: None, __: Scope) -> Answer:
         return answer_of(self._cosigning.heads.answer())
