@@ -51,7 +51,7 @@ def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: Non
     require_epoch(ledger)
     committed = ledger.committed
     check_commit(ledger)
-    event = ledger.tables.heads.event(committed.epoch)
+    event = ledger.tables.heads.event(committed.epoch).whole()
     configs = tuple(signed.encode() for signed in config_chain(ledger, committed))
     sink = _Sink(file)
     sink.chunk(SnapshotHeader(committed.encode(), event.encode(), configs).encode())

@@ -56,7 +56,7 @@ def _server(module: str, summary: str) -> CommandEntry:
 
 COMMANDS: Mapping[str, CommandEntry] = {
     "audit": _server("kt_es.cli.auditors.audit", "Replay and verify both logs from the start."),
-    "bench": _server("kt_es.cli.trials.bench", "Measure the map, signer, node, recovery and front ends."),
+    "bench": _server("kt_es.cli.trials.bench", "Measure the map, signer, node, monitor and front ends."),
     "checkpoint": CommandEntry("kt_es.cli.people.history", "Print the latest checkpoint of a log, verified."),
     "cosign": _server("kt_es.cli.operators.cosigning", "Ask witnesses to cosign the logs of a directory."),
     "config": _server("kt_es.cli.operators.configuring", "Show or change the signed config of a directory."),

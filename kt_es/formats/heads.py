@@ -21,7 +21,7 @@ from typing import Final
 
 from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
-from kt_es.errors import MalformedError, VerificationError
+from kt_es.errors import MalformedError, UnverifiedRowError, VerificationError
 from kt_es.formats.codec import MAX_TIME, decode_array, encode, take_bytes, take_text, take_uint
 from kt_es.formats.entries import HASH_LENGTH, PublicKey
 from kt_es.formats.notes import (
@@ -223,6 +223,15 @@ class HeadEvent:
             and self.heads_checkpoint in ("", published.heads_checkpoint)
             and self.mutations_checkpoint in ("", published.mutations_checkpoint)
         )
+
+    def whole(self) -> HeadEvent:
+        """Return this stored event if it has both checkpoints; otherwise raise ``UnverifiedRowError``."""
+        if not self.heads_checkpoint or not self.mutations_checkpoint:
+            raise UnverifiedRowError(
+                "the data directory was filled from tiles and lacks checkpoints: it is for monitors and "
+                "audits; name another one"
+            )
+        return self
 
     @classmethod
     def decode(cls, data: bytes, *, stored: bool = False) -> HeadEvent:

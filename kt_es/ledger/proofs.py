@@ -43,7 +43,7 @@ def prove_head(ledger: Ledger, committed: Committed, epoch: int) -> tuple[HeadEv
         if ledger.store.is_shared:
             heads_root = _root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again)
             _check_event(ledger, committed, event, decoded_head(epoch, event.smh_bytes), heads_root)
-        return event, proof
+        return event.whole(), proof
 
     return twice(ledger, attempt)
 

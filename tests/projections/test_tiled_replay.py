@@ -4,94 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import (
     DivergenceError,
     EquivocationError,
     KtError,
     MisfitError,
-    RollbackError,
     UnavailableError,
+    UnverifiedRowError,
     VerificationError,
 )
-from kt_es.evidence import convict
-from kt_es.formats.evidence import Evidence
-from kt_es.formats.heads import Checkpoint, HeadEvent, sign_checkpoint
+from kt_es.formats.heads import HeadEvent
 from kt_es.formats.notes import parse_note, sign_text
-from kt_es.formats.tiles import decode_bundle, encode_bundle
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.memory import MemoryStore
+from kt_es.ledger.proofs import prove_head
 from kt_es.ledger.tables import FAMILIES
 from kt_es.ledger.verifiers import Verifiers
-from kt_es.merkle.log import LogState
-from projections.auditor import audit, audit_epochs
+from projections.auditor import audit
 from projections.fsck.examination import fsck
+from projections.snapshot import save
 from projections.tiles.comparing import Lag
 from projections.tiles.following import replayed_tiles
 from projections.tiles.replay import TiledReplay
 from tests import builders as b
 from tests.reference.clocks import Clock
-from tests.reference.forks import first_epochs, rotate, story
-from tests.reference.signed_streams import SignedStreams
+from tests.reference.forks import rotate, story
 from tests.reference.signing import NAMES, new_ledger
-from tests.reference.tile_folders import FolderTiles, exported
+from tests.reference.tile_folders import (
+    FolderTiles,
+    by_log,
+    changed,
+    exported,
+    refused,
+    replay,
+    resigned,
+    rewrite,
+    tiles_of,
+)
 
 NAMED = ("alice", "bob", "carol")
 OTHER = ("alice", "bob", "eve", "dave")
-
-
-def replay(tiles: FolderTiles, ledger: Ledger) -> list[int]:
-    """The epochs that an audit commits."""
-    done: list[int] = []
-    report = audit_epochs(
-        lambda observe, verifiers: replayed_tiles(
-            tiles, ledger, observe, verifiers, patience=0, say=lambda _: None
-        ),
-        ledger,
-        None,
-        nothing="empty",
-        now=lambda: b.START,
-        progress=lambda head: done.append(head.epoch),
-    )
-    assert report.records == sum(report.verdicts.values())
-    return done
-
-
-def refused(tiles: FolderTiles, ledger: Ledger) -> KtError:
-    with pytest.raises(KtError) as caught:
-        replay(tiles, ledger)
-    return caught.value
-
-
-def by_log(streams: SignedStreams, pinned: str = "signer") -> Ledger:
-    """The ledger that a replay from the event log makes."""
-    ledger = Ledger(MemoryStore(FAMILIES), b.ORIGIN, b.public(b.private_key(pinned)))
-    audit(streams.log, NAMES, ledger, with_queue=False, now=lambda: b.START)
-    return ledger
-
-
-def tiles_of(folder: Path, streams: SignedStreams) -> FolderTiles:
-    return FolderTiles(exported(folder, streams.log))
-
-
-def changed(tiles: FolderTiles, name: str, change: Callable[[bytes], bytes]) -> FolderTiles:
-    """Change one file, by a part of its name."""
-    tiles.change = lambda found, data: change(data) if name in found else data
-    return tiles
-
-
-def resigned(name: str, key: str, **fields: object) -> Callable[[bytes], bytes]:
-    """Sign a checkpoint of ``name`` by ``key``, with other fields."""
-
-    def change(data: bytes) -> bytes:
-        said = replace(Checkpoint.parse(parse_note(data).text), **fields)  # type: ignore[arg-type]
-        return sign_checkpoint(said, f"{b.ORIGIN}/{name}", b.private_key(key)).encode()
-
-    return change
 
 
 # --- the truth --------------------------------------------------------------------------------------
@@ -151,6 +108,18 @@ def test_a_head_between_two_checkpoints_is_completed_by_the_event_log(tmp_path: 
         stopped_after(tiles_of(tmp_path / "again", story(*OTHER)), ledger, epochs=3)
     with pytest.raises(EquivocationError, match="another signed head of epoch 3"):
         audit(streams.log, NAMES, ledger, with_queue=False, now=lambda: b.START)
+
+
+def test_a_state_without_checkpoints_is_for_monitors_alone(tmp_path: Path) -> None:
+    streams, ledger = story(*NAMED), new_ledger()
+    replay(tiles_of(tmp_path, streams), ledger)
+    assert prove_head(ledger, ledger.committed, 3)[0] == streams.ledger.tables.heads.event(3)
+    with pytest.raises(UnverifiedRowError, match="filled from tiles"):
+        prove_head(ledger, ledger.committed, 2)
+    with pytest.raises(InterruptedError):
+        stopped_after(tiles_of(tmp_path, streams), stopped := new_ledger(), epochs=2)
+    with pytest.raises(UnverifiedRowError, match="filled from tiles"):
+        save(stopped, BytesIO())
 
 
 def stopped_after(tiles: FolderTiles, ledger: Ledger, epochs: int) -> None:
@@ -244,85 +213,6 @@ def test_a_log_of_mutations_that_ends_within_an_epoch_is_a_lie(tmp_path: Path) -
     # A directory signs such a checkpoint only on purpose.
     rewrite(tiles, "mutations", lambda leaves: leaves[:-1])
     assert "which is within epoch 2" in str(refused(tiles, new_ledger()))
-
-
-def rewrite(tiles: FolderTiles, log: str, change: Callable[[list[bytes]], list[bytes]]) -> None:
-    """Replace the leaves of a log of less than one tile, and sign its checkpoint."""
-    folder = tiles.folder / log
-    bundle = max((folder / "tile/entries/000.p").iterdir(), key=lambda path: int(path.name))
-    leaves = change(decode_bundle(bundle.read_bytes(), int(bundle.name)))
-    hashes = [log_leaf_hash(leaf) for leaf in leaves]
-    (folder / f"tile/0/000.p/{len(leaves)}").write_bytes(b"".join(hashes))
-    (folder / f"tile/entries/000.p/{len(leaves)}").write_bytes(encode_bundle(leaves))
-    root = LogState().append(hashes)[0].root()
-    changed(tiles, f"{log}/checkpoint", resigned(log, "signer", size=len(leaves), root=root))
-
-
-# --- rollbacks and forks ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("left", [1, 2])
-def test_a_server_that_goes_back_is_behind_and_then_rolled_back(left: int, tmp_path: Path) -> None:
-    ledger, clock = by_log(story(*NAMED)), Clock()
-    tiles = FolderTiles(exported(tmp_path, first_epochs(story(*NAMED), left)))
-    source = TiledReplay(tiles, ledger, lambda _: None, Verifiers.none(), Lag(lambda: 60.0, clock))
-    with pytest.raises(UnavailableError, match="may be behind"):
-        list(source.look())
-    clock.now += 60.0
-    with pytest.raises(RollbackError, match="the log was rolled back: http://tiles shows") as caught:
-        list(source.look())
-    assert caught.value.exit_code == 4
-    source.close()
-    # An audit has no patience here.
-    assert isinstance(refused(tiles, ledger), RollbackError)
-
-
-@pytest.mark.parametrize(
-    "users", [OTHER, OTHER[:3], ("alice", "eve"), ("eve",), ("alice", "eve", "carol", "bob")]
-)
-@pytest.mark.parametrize("source", ["log", "tiles"])
-def test_another_log_than_before_is_evidence(users: tuple[str, ...], source: str, tmp_path: Path) -> None:
-    ours = by_log(story(*NAMED))
-    if source == "tiles":
-        ours = new_ledger()
-        replay(tiles_of(tmp_path / "ours", story(*NAMED)), ours)
-    error = refused(tiles_of(tmp_path / "theirs", story(*users)), ours)
-    first = next(at for at, pair in enumerate(zip(NAMED, users, strict=False)) if pair[0] != pair[1])
-    assert isinstance(error, EquivocationError), error
-    assert error.exit_code == 5
-    assert error.evidence is not None
-    assert f"another signed head of epoch {first + 1}" in str(error)
-    found = convict(Evidence.decode(error.evidence))
-    assert found == f"the directory signed two different heads of epoch {first + 1}"
-
-
-def test_two_checkpoints_of_one_size_are_evidence_without_their_tiles(tmp_path: Path) -> None:
-    ours = by_log(story(*NAMED))
-    tiles = tiles_of(tmp_path, story(*OTHER[:3]))
-    for path in (tmp_path / "heads" / "tile").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    error = refused(tiles, ours)
-    assert isinstance(error, EquivocationError)
-    assert "two different logs of 3 leaves" in str(error)
-
-
-def test_a_head_that_the_directory_did_not_sign_convicts_nobody(tmp_path: Path) -> None:
-    tiles = tiles_of(tmp_path, story(*NAMED))
-    rewrite(tiles, "heads", lambda leaves: [*leaves[:2], b"junk", b"more"])
-    error = refused(tiles, by_log(story(*NAMED)))
-    assert type(error) is DivergenceError
-    assert "http://tiles has another head of epoch 3" in str(error)
-    assert "has not signed it" in str(error)
-
-
-def test_other_records_under_the_same_heads_are_a_divergence_or_evidence(tmp_path: Path) -> None:
-    ours, theirs = by_log(story(*NAMED)), tiles_of(tmp_path / "theirs", story(*OTHER[:3]))
-    true = exported(tmp_path / "true", story(*NAMED).log)
-    theirs.change = lambda name, data: (true / name).read_bytes() if name.startswith("heads") else data
-    error = refused(theirs, ours)
-    assert isinstance(error, EquivocationError)
-    assert "the head of epoch 3 and a checkpoint name two different logs" in str(error)
 
 
 # --- wrong files ------------------------------------------------------------------------------------

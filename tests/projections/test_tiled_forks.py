@@ -1,0 +1,98 @@
+"""Servers of tiles that go back, or show another log than before: behind, rolled back, or evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kt_es.errors import (
+    DivergenceError,
+    EquivocationError,
+    RollbackError,
+    UnavailableError,
+)
+from kt_es.evidence import convict
+from kt_es.formats.evidence import Evidence
+from kt_es.ledger.verifiers import Verifiers
+from projections.tiles.comparing import Lag
+from projections.tiles.replay import TiledReplay
+from tests.reference.clocks import Clock
+from tests.reference.forks import first_epochs, story
+from tests.reference.signing import new_ledger
+from tests.reference.tile_folders import (
+    FolderTiles,
+    by_log,
+    exported,
+    refused,
+    replay,
+    rewrite,
+    tiles_of,
+)
+
+NAMED = ("alice", "bob", "carol")
+OTHER = ("alice", "bob", "eve", "dave")
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_server_that_goes_back_is_behind_and_then_rolled_back(left: int, tmp_path: Path) -> None:
+    ledger, clock = by_log(story(*NAMED)), Clock()
+    tiles = FolderTiles(exported(tmp_path, first_epochs(story(*NAMED), left)))
+    source = TiledReplay(tiles, ledger, lambda _: None, Verifiers.none(), Lag(lambda: 60.0, clock))
+    with pytest.raises(UnavailableError, match="may be behind"):
+        list(source.look())
+    clock.now += 60.0
+    with pytest.raises(RollbackError, match="the log was rolled back: http://tiles shows") as caught:
+        list(source.look())
+    assert caught.value.exit_code == 4
+    source.close()
+    # An audit has no patience here.
+    assert isinstance(refused(tiles, ledger), RollbackError)
+
+
+@pytest.mark.parametrize(
+    "users", [OTHER, OTHER[:3], ("alice", "eve"), ("eve",), ("alice", "eve", "carol", "bob")]
+)
+@pytest.mark.parametrize("source", ["log", "tiles"])
+def test_another_log_than_before_is_evidence(users: tuple[str, ...], source: str, tmp_path: Path) -> None:
+    ours = by_log(story(*NAMED))
+    if source == "tiles":
+        ours = new_ledger()
+        replay(tiles_of(tmp_path / "ours", story(*NAMED)), ours)
+    error = refused(tiles_of(tmp_path / "theirs", story(*users)), ours)
+    first = next(at for at, pair in enumerate(zip(NAMED, users, strict=False)) if pair[0] != pair[1])
+    assert isinstance(error, EquivocationError), error
+    assert error.exit_code == 5
+    assert error.evidence is not None
+    assert f"another signed head of epoch {first + 1}" in str(error)
+    found = convict(Evidence.decode(error.evidence))
+    assert found == f"the directory signed two different heads of epoch {first + 1}"
+
+
+def test_two_checkpoints_of_one_size_are_evidence_without_their_tiles(tmp_path: Path) -> None:
+    ours = by_log(story(*NAMED))
+    tiles = tiles_of(tmp_path, story(*OTHER[:3]))
+    for path in (tmp_path / "heads" / "tile").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    error = refused(tiles, ours)
+    assert isinstance(error, EquivocationError)
+    assert "two different logs of 3 leaves" in str(error)
+
+
+def test_a_head_that_the_directory_did_not_sign_convicts_nobody(tmp_path: Path) -> None:
+    tiles = tiles_of(tmp_path, story(*NAMED))
+    rewrite(tiles, "heads", lambda leaves: [*leaves[:2], b"junk", b"more"])
+    error = refused(tiles, by_log(story(*NAMED)))
+    assert type(error) is DivergenceError
+    assert "http://tiles has another head of epoch 3" in str(error)
+    assert "has not signed it" in str(error)
+
+
+def test_other_records_under_the_same_heads_are_a_divergence_or_evidence(tmp_path: Path) -> None:
+    ours, theirs = by_log(story(*NAMED)), tiles_of(tmp_path / "theirs", story(*OTHER[:3]))
+    true = exported(tmp_path / "true", story(*NAMED).log)
+    theirs.change = lambda name, data: (true / name).read_bytes() if name.startswith("heads") else data
+    error = refused(theirs, ours)
+    assert isinstance(error, EquivocationError)
+    assert "the head of epoch 3 and a checkpoint name two different logs" in str(error)
