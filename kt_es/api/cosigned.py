@@ -9,9 +9,7 @@ from kt_es.api.models import AtMost
 
 MAX_COSIGNED: Final = 16
 """Cosigned checkpoints of each log in one answer."""
-MAX_COSIGNED_NOTE: Final = 16 * 1024
-"""Bytes of a note in an answer and in a request. The signatures of 128 cosigners have fewer."""
-MAX_COSIGNATURES_REQUEST: Final = 32 * 1024
+MAX_COSIGNATURES_REQUEST: Final = 64 * 1024
 """Bytes of a request with such a note, whose characters may be escaped in JSON."""
 
 MAX_WATCHERS: Final = 128

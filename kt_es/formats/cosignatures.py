@@ -12,7 +12,7 @@ the note, so a cosignature is valid for one log, one size and one root.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,11 @@ COSIGNATURE: Final = 0x04
 
 MAX_TIMESTAMP: Final = 2**63 - 1
 STEP: Final = "cosignature"
+
+MAX_COSIGNED_NOTE: Final = 32 * 1024
+"""Bytes of a cosigned checkpoint in streams, requests and answers of kt-es."""
+MAX_LINES: Final = 48
+"""Cosignatures in such a note. Every note may have 64 signatures."""
 
 _TIME_SIZE: Final = 8
 _SIZE: Final = _TIME_SIZE + SIGNATURE_SIZE
@@ -161,6 +166,25 @@ def read_cosigned(encoded: str | bytes, keys: Iterable[CosignerKey]) -> Cosigned
             timestamp = verify_cosignature(note.text, signature, cosigner)
             found[cosigner] = max(timestamp, found.get(cosigner, 0))
     return Cosigned(note, found)
+
+
+def with_cosignatures(note: Note, lines: Sequence[NoteSignature]) -> tuple[Note, ...]:
+    """Return ``note``, which has its log's signature alone, with ``lines``, as several notes if they are many.
+
+    Each has at most ``MAX_COSIGNED_NOTE`` bytes, in which one line always fits.
+    """
+    notes: list[Note] = []
+    own = len(note.encode().encode())
+    part: list[NoteSignature] = []
+    size = own
+    for line in lines:
+        added = len(line.line().encode())
+        if part and (size + added > MAX_COSIGNED_NOTE or len(part) == MAX_LINES):
+            notes.append(Note(note.text, (*note.signatures, *part)))
+            part, size = [], own
+        part.append(line)
+        size += added
+    return (*notes, Note(note.text, (*note.signatures, *part))) if part else tuple(notes)
 
 
 def _message(text: str, timestamp: int) -> bytes:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kt_es.api.cosigned import MAX_COSIGNED, MAX_COSIGNED_NOTE, CosignedBody
+from kt_es.api.cosigned import MAX_COSIGNED, CosignedBody
 from kt_es.api.operations import ProblemReason
 from kt_es.errors import (
     EquivocationError,
@@ -24,7 +24,12 @@ from kt_es.errors import (
     UnverifiedRowError,
     VerificationError,
 )
-from kt_es.formats.cosignatures import CosignerKey, verify_cosignature
+from kt_es.formats.cosignatures import (
+    MAX_COSIGNED_NOTE,
+    CosignerKey,
+    verify_cosignature,
+    with_cosignatures,
+)
 from kt_es.formats.heads import Checkpoint, heads_origin, mutations_origin
 from kt_es.formats.notes import Note, NoteSignature, parse_note, verifier_key, verify_note
 from kt_es.ledger.comparing import compare_checkpoint
@@ -147,8 +152,7 @@ class CosignedHeads:
             newer = [each for key, each in found.items() if _is_newer(each, known.get(key))]
         if not newer:
             return None
-        own = newer[0].note
-        return Note(own.text, (*own.signatures, *(each.line for each in newer))).encode().encode()
+        return with_cosignatures(newer[0].note, [each.line for each in newer])[0].encode().encode()
 
     def answer(self) -> CosignedBody:
         """Return the newest checkpoints that hold the latest cosignature of each cosigner.
@@ -229,7 +233,8 @@ def _notes(latest: Sequence[Cosignature]) -> tuple[str, ...]:
     for each in sorted(latest, key=lambda each: (-each.size, -each.timestamp, each.line.name)):
         by_text.setdefault(each.note.text, []).append(each)
     notes = [
-        Note(text, (*found[0].note.signatures, *(each.line for each in found)))
-        for text, found in by_text.items()
+        note
+        for found in by_text.values()
+        for note in with_cosignatures(found[0].note, [each.line for each in found])
     ]
     return tuple(note.encode() for note in notes[:MAX_COSIGNED])

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from kt_es.errors import KtError, UnavailableError
-from kt_es.formats.cosignatures import CosignerKey
+from kt_es.formats.cosignatures import CosignerKey, with_cosignatures
 from kt_es.formats.heads import Checkpoint
 from kt_es.formats.notes import Note, NoteSignature, parse_note
 from kt_es.formats.witnessing import AddCheckpoint
@@ -23,8 +23,6 @@ from projections.cosigning.metrics import CosignMetrics
 MAX_ATTEMPTS: Final = 3
 """Requests about one checkpoint to one witness. The second one follows a 409; another may have asked too."""
 THREADS: Final = 16
-MAX_LINES: Final = 48
-"""Cosignatures in one event. A note has at most 64 signatures and 16 KiB."""
 
 Prove = Callable[[str, int, int], tuple[bytes, ...]]
 """Returns the proof that the log (heads, mutations) of the second size continues that of the first."""
@@ -81,10 +79,8 @@ class Rounds:
                 if isinstance(outcome.answer, Cosigned)
             }
         )
-        return [
-            Note(parsed.text, (*parsed.signatures[:1], *lines[at : at + MAX_LINES])).encode().encode()
-            for at in range(0, len(lines), MAX_LINES)
-        ]
+        own = Note(parsed.text, parsed.signatures[:1])
+        return [made.encode().encode() for made in with_cosignatures(own, lines)]
 
     def _ask(
         self, witness: Witness, log: str, checkpoint: Checkpoint, note: str, stop: threading.Event

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from kt_es.api.cosigned import MAX_COSIGNED, MAX_COSIGNED_NOTE
+from kt_es.api.cosigned import MAX_COSIGNED
 from kt_es.client.trusted import Pinned
 from kt_es.config_cosign import CosignTable
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.evidence import convict
-from kt_es.formats.cosignatures import read_cosigned
+from kt_es.formats.cosignatures import MAX_COSIGNED_NOTE, read_cosigned
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import HeadEvent, heads_origin, open_checkpoint
 from kt_es.formats.notes import NoteSignature
@@ -221,6 +221,21 @@ def test_a_front_end_that_knows_nobody_takes_nothing() -> None:
         note = head(made, 1).heads_checkpoint
         assert offer(made, note + GAMMA.line(note, AT))[0] == 403
         assert made.get("/v1/cosigned").json() == {"heads": [], "mutations": []}
+
+
+def test_many_cosigners_of_one_checkpoint_need_several_notes() -> None:
+    parties = [CosigningParty(f"w{number}") for number in range(100)]
+    streams = SignedStreams()
+    streams.put_user("alice")
+    streams.epoch()
+    cosigners = Cosigners(tuple(party.key for party in parties))
+    with front(streams, made=Front(streams, cosigners=cosigners)) as made:
+        note = head(made, 1).heads_checkpoint
+        for at in range(0, len(parties), 40):
+            publish(made, note + "".join(party.line(note, AT) for party in parties[at : at + 40]))
+        until(lambda: len(answered(made)) == 3)
+        found = [set(read_cosigned(each, cosigners.keys).names) for each in answered(made)]
+    assert set().union(*found) == {party.name for party in parties}
 
 
 def test_an_answer_has_few_notes() -> None:
