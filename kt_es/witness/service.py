@@ -44,6 +44,7 @@ class WitnessSettings:
     metrics: tuple[str, int] | None = None  # host and port to serve metrics at
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    ml_dsa: bool = False  # adds a key of ML-DSA-44
 
 
 def serve(
@@ -71,7 +72,7 @@ def serve(
     files = both_or_none(settings.tls_cert, settings.tls_key)
     tls = None if files is None else Exchangeable(*files)
     with ExitStack() as stack:
-        identity = stack.enter_context(opened(settings.data, settings.name))
+        identity = stack.enter_context(opened(settings.data, settings.name, ml_dsa=settings.ml_dsa))
         witness = Witness(identity, settings.logs, now)
         samples.gauge("kt_witness_logs", "Logs that the witness knows", lambda: len(witness.logs))
         if settings.metrics is not None:
@@ -94,7 +95,8 @@ def serve(
         stack.enter_context(reloading(Reload(settings, reread, live, apply)))
         context = None if tls is None else tls.context
         stack.enter_context(http_server(app, connections, listener, failure, context))
-        _LOG.info("serving", url=url, name=identity.name, vkey=identity.public.vkey, logs=len(witness.logs))
+        vkeys = [key.vkey for key in identity.keys]
+        _LOG.info("serving", url=url, name=identity.name, vkeys=vkeys, logs=len(witness.logs))
         on_ready(url)
         while not stop.wait(1.0):
             pass

@@ -16,16 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kt_es.crypto.mldsa import MlDsaKey, is_available
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import ConfigError, DivergenceError, LockedError, MalformedError, VerificationError
-from kt_es.formats.cosignatures import CosignerKey, read_cosigned
+from kt_es.formats.cosignatures import (
+    COSIGNATURE_ML_DSA,
+    CosignerKey,
+    cosign,
+    cosign_ml_dsa,
+    read_cosigned,
+)
 from kt_es.formats.heads import Checkpoint
-from kt_es.formats.notes import Note, parse_note
+from kt_es.formats.notes import Note, NoteSignature, parse_note
 from kt_es.formats.witnessing import origin_hash, witnessed
 from kt_es.process.files import create_file, read_key, replace_file, sync_directory
 from kt_es.process.space import unwritable
 
 KEY: Final = "key.pem"
+ML_DSA_KEY: Final = "ml-dsa-44.pem"
 NAME: Final = "witness.json"
 LOGS: Final = "logs"
 FORKS: Final = "forks"
@@ -34,25 +42,48 @@ MAX_STATE: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The name and the private key of a witness, in ``folder``."""
+    """The name and the private keys of a witness, in ``folder``. ``ml_dsa`` may be missing."""
 
     folder: Path
     name: str
     key: PrivateKey
+    ml_dsa: MlDsaKey | None = None
 
     @property
     def public(self) -> CosignerKey:
+        """The key of Ed25519, which every witness has."""
         return CosignerKey(self.name, self.key.public)
+
+    @property
+    def keys(self) -> tuple[CosignerKey, ...]:
+        """All keys."""
+        if self.ml_dsa is None:
+            return (self.public,)
+        return self.public, CosignerKey(self.name, self.ml_dsa.public, COSIGNATURE_ML_DSA)
+
+    def cosign(self, text: str, timestamp: int) -> tuple[NoteSignature, ...]:
+        """Return one cosignature by each key."""
+        lines = cosign(text, self.name, self.key, timestamp)
+        if self.ml_dsa is not None:
+            lines += cosign_ml_dsa(text, self.name, self.ml_dsa, timestamp)
+        return parse_note(f"{text}\n{lines}").signatures
 
 
 @contextmanager
-def opened(folder: Path, name: str | None, random: Callable[[int], bytes] = os.urandom) -> Iterator[Identity]:
+def opened(
+    folder: Path,
+    name: str | None,
+    random: Callable[[int], bytes] = os.urandom,
+    *,
+    ml_dsa: bool = False,
+) -> Iterator[Identity]:
     """Yield the witness in ``folder``, for this process alone. A new folder gets a new key.
 
     Args:
         folder: The folder, private to its user.
         name: The key name. A new witness needs one; an old one keeps its own.
         random: Returns random bytes.
+        ml_dsa: Adds a key of ML-DSA-44, if there is none yet.
 
     Raises:
         ConfigError: The name is missing, malformed or another one, or the key lacks its memory.
@@ -70,6 +101,8 @@ def opened(folder: Path, name: str | None, random: Callable[[int], bytes] = os.u
             raise LockedError(f"another witness runs with {folder}: stop it first") from None
         if not (folder / NAME).exists():
             _begin(folder, name, random)
+        if ml_dsa:
+            _add_ml_dsa(folder, random)
         yield _existing(folder, name)
     finally:
         os.close(lock)
@@ -100,11 +133,25 @@ def _begin(folder: Path, name: str | None, random: Callable[[int], bytes]) -> No
         raise unwritable(folder, error) from None
 
 
+def _add_ml_dsa(folder: Path, random: Callable[[int], bytes]) -> None:
+    """Make a second key beside the first one. Both have the same memory."""
+    if not is_available():
+        raise ConfigError("ML-DSA-44 needs a newer library cryptography: upgrade it, or leave --ml-dsa out")
+    path = folder / ML_DSA_KEY
+    try:
+        if not path.exists():
+            create_file(path, MlDsaKey.from_seed(random(32)).to_pem())
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
 def _existing(folder: Path, name: str | None) -> Identity:
     key = read_key(folder / KEY, "the witness key", PrivateKey.from_pem)
     try:
         found = json.loads((folder / NAME).read_bytes()[:MAX_STATE])
-        identity = Identity(folder, found["name"], key)
+        path = folder / ML_DSA_KEY
+        ml_dsa = read_key(path, "the witness key", MlDsaKey.from_pem) if path.exists() else None
+        identity = Identity(folder, found["name"], key, ml_dsa)
         if key.algorithm != ED25519 or identity.public.vkey != found["vkey"]:
             raise ConfigError(
                 f"{folder / KEY} is not the key of {folder / NAME}: restore the one that it names"

@@ -10,8 +10,8 @@ from typing import Final
 
 import structlog
 
-from kt_es.formats.cosignatures import cosign, verify_cosignature
-from kt_es.formats.notes import Note, NoteSignature, parse_note
+from kt_es.formats.cosignatures import verify_cosignature
+from kt_es.formats.notes import Note, NoteSignature
 from kt_es.formats.witnessing import SIZE_MEDIA, encode_size, origin_hash
 from kt_es.witness.judging import Logs, Refusal, Signed, judge, open_request
 from kt_es.witness.state import CosignedLogs, Identity
@@ -84,22 +84,24 @@ class Witness:
 
     def _cosign(self, new: Signed) -> Reply:
         text, now = new.note.text, max(1, int(self._now()))
-        line = self._recent(new, now)
-        if line is None:
-            encoded = cosign(text, self.identity.name, self.identity.key, now)
-            (line,) = parse_note(f"{text}\n{encoded}").signatures
+        lines = self._recent(new, now)
+        if not lines:
+            lines = self.identity.cosign(text, now)
             # Durable before anybody sees the cosignature: a crash after this forgets nothing.
-            self._cosigned.put(new.checkpoint.origin, Note(text, (*new.note.signatures, line)))
-        return Reply(HTTPStatus.OK, line.line().encode(), TEXT, "cosigned")
+            self._cosigned.put(new.checkpoint.origin, Note(text, (*new.note.signatures, *lines)))
+        return Reply(HTTPStatus.OK, "".join(line.line() for line in lines).encode(), TEXT, "cosigned")
 
-    def _recent(self, new: Signed, now: int) -> NoteSignature | None:
-        """Return the cosignature of the same note, if it was made within ``FRESH`` seconds."""
-        stored = self._cosigned.note(origin_hash(new.checkpoint.origin))
+    def _recent(self, new: Signed, now: int) -> tuple[NoteSignature, ...]:
+        """Return the cosignatures of the same note, if they were made within ``FRESH`` seconds."""
+        stored, keys = self._cosigned.note(origin_hash(new.checkpoint.origin)), self.identity.keys
         if stored is None or stored.text != new.note.text:
-            return None
-        line = stored.signatures[-1]
-        age = now - verify_cosignature(stored.text, line, self.identity.public)
-        return line if 0 <= age <= FRESH else None
+            return ()
+        lines = stored.signatures[-len(keys) :]
+        for line, key in zip(lines, keys, strict=True):
+            # A key that was added since has cosigned nothing yet.
+            if not key.made(line) or not 0 <= now - verify_cosignature(stored.text, line, key) <= FRESH:
+                return ()
+        return lines
 
 
 def _refused(refusal: Refusal) -> Reply:

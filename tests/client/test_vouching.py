@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 from kt_es.client import Client, Policies
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.vouching import Quorum, Voucher, quorum_epoch
+from kt_es.crypto import mldsa
+from kt_es.crypto.mldsa import MlDsaKey
 from kt_es.errors import EquivocationError, NoQuorumError, VerificationError
-from kt_es.formats.cosignatures import cosign, cosigner_key
+from kt_es.formats.cosignatures import (
+    COSIGNATURE_ML_DSA,
+    CosignerKey,
+    cosign,
+    cosign_ml_dsa,
+    cosigner_key,
+)
 from kt_es.formats.notes import parse_note
 from kt_es.formats.policies import Policy
 from tests import builders as b
@@ -213,14 +221,28 @@ def test_answers_that_are_malformed(ours: Directory, body: object) -> None:
         client_of(ours, handler=handle, policies=Policies(WITNESSES)).lookup(ALICE)
 
 
+@pytest.mark.skipif(not mldsa.is_available(), reason="the installed cryptography has no ML-DSA-44")
+def test_a_key_of_ml_dsa_vouches(ours: Directory) -> None:
+    key = MlDsaKey.from_seed(bytes(32))
+    vkey = CosignerKey("pq.example", key.public, COSIGNATURE_ML_DSA).vkey
+    note = ours.heads_checkpoint(4)
+    line = cosign_ml_dsa(parse_note(note).text, "pq.example", key, SECOND)
+    policy = Policy.parse(f"witness pq {vkey}\nquorum pq\n")
+    assert Server(ours, note + line).client(Policies(policy)).lookup(ALICE).epoch == 4
+
+
 def test_an_older_front_end_has_none(ours: Directory) -> None:
     with pytest.raises(NoQuorumError, match="the server has no cosigned heads"):
         client_of(ours, policies=Policies(WITNESSES)).lookup(ALICE)
 
 
-def test_a_witness_with_a_key_that_cannot_be_verified_here_is_named(ours: Directory) -> None:
+def test_a_witness_with_a_key_that_cannot_be_verified_here_is_named(
+    ours: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.formats.test_policies import vkey
 
+    # As with an older version of the library.
+    monkeypatch.setattr(mldsa, "is_available", lambda: False)
     policy = Policy.parse(f"witness pq {vkey('pq.example', 1, 0x06, 1312)}\nquorum pq\n")
     with pytest.raises(NoQuorumError, match=r"of pq only keys of type 0x04 could be verified"):
         Server(ours, cosigned(ours, 4, "w1")).client(Policies(policy)).lookup(ALICE)

@@ -55,7 +55,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Foreign:
-    """The foreign witness: its URL, its key, and the file with the keys of logs."""
+    """The foreign witness: its URL, its key of ML-DSA-44, and the file with the keys of logs."""
 
     url: str
     key: CosignerKey
@@ -69,7 +69,8 @@ def foreign_witness(program: Path, keys: Path) -> Iterator[Foreign]:
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None
-        url, vkey = process.stdout.readline().split()
+        # It cosigns with both of its keys. The policy has the second one.
+        url, _, vkey = process.stdout.readline().split()
         yield Foreign(url, CosignerKey.parse(vkey), keys)
     finally:
         process.kill()
@@ -150,7 +151,7 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
         stack.callback(lambda: own.stop(signal.SIGKILL))
         serving = own.serving
         policy = (
-            f"witness own {serving['vkey']} {serving['url']}/\n"
+            f"witness own {serving['vkeys'][0]} {serving['url']}/\n"
             f"witness foreign {theirs.key.vkey} {theirs.url}\ngroup both all own foreign\nquorum both\n"
         )
         (data / "policy").write_text(policy)
@@ -162,7 +163,7 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
         table = '\n[cosign]\npolicy = "policy"\nmonitors = "monitors"\ncontact = "ops"\n'
         settings.write_text(text + table)
         up = stack.enter_context(running_up(data))
-        keys = [CosignerKey.parse(serving["vkey"]), theirs.key, CosignerKey.parse(vkey)]
+        keys = [CosignerKey.parse(serving["vkeys"][0]), theirs.key, CosignerKey.parse(vkey)]
         directory = Cosigned(up, keys)
         cosign = cosigning(up, tmp_path)
         stack.callback(lambda: cosign.stop(signal.SIGKILL))
@@ -215,7 +216,7 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
         assert cosign.stop(signal.SIGTERM) == 0, cosign.spoken
         directory.publish(tmp_path / "state", "second")
         own = OwnWitness(tmp_path / "witness", "--logs", logs, listen=serving["url"].removeprefix("http://"))
-        assert own.serving["vkey"] == serving["vkey"]
+        assert own.serving["vkeys"] == serving["vkeys"]
         cosign = cosigning(up, tmp_path)
         directory.wait_for(ALL)
         assert "does not cosign" not in cosign.spoken
@@ -239,7 +240,7 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
 
 def test_a_foreign_client_asks_the_witness(tmp_path: Path, foreign: Path) -> None:
     known = [word for key in LOGS[SOME_LOG] for word in ("--log", key.encode())]
-    own = OwnWitness(tmp_path / "witness", *known)
+    own = OwnWitness(tmp_path / "witness", *known, "--ml-dsa")
 
     def ask(old: int, proof: list[bytes], note: str) -> Any:
         words = [foreign, "ask", own.serving["url"], str(old), *(value.hex() for value in proof)]
@@ -248,7 +249,7 @@ def test_a_foreign_client_asks_the_witness(tmp_path: Path, foreign: Path) -> Non
         return json.loads(done.stdout)
 
     try:
-        key = CosignerKey.parse(own.serving["vkey"])
+        key = CosignerKey.parse(own.serving["vkeys"][0])
         first = ask(0, [], note_of(5))
         assert read_cosigned(note_of(5) + first["lines"], [key]).names[OWN] > NOW
         stale = ask(0, [], note_of(9))
@@ -261,6 +262,11 @@ def test_a_foreign_client_asks_the_witness(tmp_path: Path, foreign: Path) -> Non
             "no valid signature"
             in ask(0, [], note_of(5).replace(SOME_LOG + " ", "other.example.org "))["error"]
         )
+        cosigned = note_of(5) + first["lines"]
+        words = [str(foreign), "verify", *own.serving["vkeys"]]
+        done = subprocess.run(words, input=cosigned, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.split() == own.serving["vkeys"], done.stderr
+        assert len(own.serving["vkeys"]) == 2
         second = ask(5, naive_log.consistency(5, leaves(9)), note_of(9))
         assert OWN in read_cosigned(note_of(9) + second["lines"], [key]).names
         assert own.stop(signal.SIGTERM) == 0, own.spoken

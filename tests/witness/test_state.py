@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from kt_es.crypto import mldsa
 from kt_es.errors import ConfigError, DivergenceError, LockedError
-from kt_es.formats.cosignatures import cosign
+from kt_es.formats.cosignatures import cosign, read_cosigned
 from kt_es.formats.notes import parse_note
 from kt_es.formats.witnessing import origin_hash, parse_size
 from kt_es.witness.logs import known_logs
@@ -187,3 +188,22 @@ def test_a_cosignature_of_another_witness_is_no_memory(tmp_path: Path) -> None:
     (folder / "logs" / origin_hash(ORIGIN)).write_text(note + line)
     with pytest.raises(DivergenceError, match="must not go on"):
         made(folder)
+
+
+@pytest.mark.skipif(not mldsa.is_available(), reason="the installed cryptography has no ML-DSA-44")
+def test_a_second_key_is_added_beside_the_memory(tmp_path: Path) -> None:
+    made(tmp_path).add_checkpoint(request(0, 5))
+    with opened(tmp_path, None, ml_dsa=True) as identity:
+        first, second = identity.keys
+        witness = Witness(identity, LOGS, Clock())
+        # At once, though the first key has cosigned within this second.
+        reply = witness.add_checkpoint(request(5, 5))
+        assert set(read_cosigned(note_of(5).encode() + reply.body, identity.keys).cosigners) == {
+            first,
+            second,
+        }
+        assert witness.add_checkpoint(request(5, 5)) == reply
+        assert witness.add_checkpoint(request(5, 8, fork=1)).status == 422
+    with opened(tmp_path, None) as identity:
+        assert identity.keys == (first, second)
+        assert parse_size(Witness(identity, LOGS, Clock()).add_checkpoint(request(0, 8)).body) == 5

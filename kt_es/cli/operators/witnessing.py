@@ -40,6 +40,9 @@ from kt_es.witness.state import opened
 @click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus.")
 @click.option("--tls-cert", type=FILE, help="Serve HTTPS: the certificate in PEM, with its intermediates.")
 @click.option("--tls-key", type=FILE, help="The certificate's private key in PEM.")
+@click.option(
+    "--ml-dsa", is_flag=True, help="Cosign with a key of ML-DSA-44 as well, which is made if there is none."
+)
 @click.option("--show-key", is_flag=True, help="Make the key if there is none, print the vkey, and end.")
 @click.pass_context
 def witness_command(
@@ -52,6 +55,7 @@ def witness_command(
     metrics: str | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    ml_dsa: bool,
     show_key: bool,
 ) -> None:
     """Run a witness (C2SP tlog-witness) for logs of kt-es and others, until stopped.
@@ -60,9 +64,9 @@ def witness_command(
     submission and monitoring prefix is where it listens. On SIGHUP it reads --logs and its certificate again.
     """
     if show_key:
-        with opened(data, name) as identity:
-            vkey = identity.public.vkey
-        output_of(context).data({"name": identity.name, "vkey": vkey}, [vkey])
+        with opened(data, name, ml_dsa=ml_dsa) as identity:
+            vkeys = tuple(key.vkey for key in identity.keys)
+        output_of(context).data({"name": identity.name, "vkeys": list(vkeys)}, vkeys)
         return
     configure_logs("witness", logs_of(context))
 
@@ -77,6 +81,7 @@ def witness_command(
             metrics=metrics_at(metrics),
             tls_cert=tls_cert,
             tls_key=tls_key,
+            ml_dsa=ml_dsa,
         )
 
     serve(read(), stop_on_signals(), read)

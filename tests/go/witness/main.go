@@ -1,7 +1,9 @@
 // A witness and a client of witnesses that know nothing of kt-es: those of transparency-dev.
 //
 //	witness serve ADDRESS NAME KEYS       serves; KEYS is a file with the key of one log on each line, which is
-//	                                      read for each request. Prints the URL and the witness's own key.
+//	                                      read for each request. Prints the URL, and the witness's own keys: of
+//	                                      Ed25519 and of ML-DSA-44.
+//	witness verify VKEY... < NOTE         prints the keys among these that have cosigned.
 //	witness ask URL OLD HASH... < NOTE    asks a witness for a cosignature, with a proof of hexadecimal hashes.
 //	                                      Prints one JSON document.
 package main
@@ -34,6 +36,8 @@ func main() {
 	switch os.Args[1] {
 	case "serve":
 		err = serve(os.Args[2], os.Args[3], os.Args[4])
+	case "verify":
+		err = verify(os.Args[2:])
 	case "ask":
 		err = ask(os.Args[2], os.Args[3], os.Args[4:])
 	}
@@ -57,9 +61,17 @@ func serve(address, name, keys string) error {
 	if err != nil {
 		return err
 	}
+	quantumSkey, quantumVkey, err := f_note.GenerateMLDSAKey(name)
+	if err != nil {
+		return err
+	}
+	quantum, err := f_note.NewMLDSASigner(quantumSkey)
+	if err != nil {
+		return err
+	}
 	w, err := witness.New(ctx, witness.Opts{
 		Persistence: inmemory.New(),
-		Signers:     []note.Signer{signer},
+		Signers:     []note.Signer{signer, quantum},
 		VerifierForLog: func(_ context.Context, origin string) (note.Verifier, bool, error) {
 			return verifierFor(keys, origin)
 		},
@@ -73,7 +85,7 @@ func serve(address, name, keys string) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /add-checkpoint", witness.NewHTTPHandler(w).AddCheckpoint)
-	fmt.Printf("http://%s %s\n", listener.Addr(), shown)
+	fmt.Printf("http://%s %s %s\n", listener.Addr(), shown, quantumVkey)
 	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second}
 	return server.Serve(listener)
 }
@@ -96,6 +108,24 @@ func verifierFor(keys, origin string) (note.Verifier, bool, error) {
 		}
 	}
 	return found, found != nil, lines.Err()
+}
+
+func verify(vkeys []string) error {
+	signed, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return err
+	}
+	for _, vkey := range vkeys {
+		verifier, err := f_note.NewVerifierForCosignatureV1(vkey)
+		if err != nil {
+			return err
+		}
+		if _, err := note.Open(signed, note.VerifierList(verifier)); err != nil {
+			return err
+		}
+		fmt.Println(vkey)
+	}
+	return nil
 }
 
 type answer struct {
