@@ -35,7 +35,7 @@ def create_app(frontend: Frontend) -> ASGIApp:
         *SubmittingEndpoints(answering).by_operation(),
         *RegisteringEndpoints(frontend).by_operation(),
         *TileEndpoints(frontend).by_operation(),
-        *CosigningEndpoints(frontend).by_operation(),
+        *CosigningEndpoints(answering, frontend).by_operation(),
         *OperatingEndpoints(frontend).by_operation(),
     ]
     router = _Router(endpoints, frontend)

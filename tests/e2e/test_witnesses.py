@@ -222,12 +222,17 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
         assert "does not cosign" not in cosign.spoken
 
         # A rotation: witnesses refuse the new key until their operators have it.
+        someone.kt("--json", "-c", up.settings, "signer", "rotate", "--announce")
+        announced = [
+            line for line in described(up, tmp_path / "operator").splitlines() if "rotation: vkey" in line
+        ]
         someone.kt("--json", "-c", up.settings, "signer", "rotate")
         cosign.wait_for_line("it trusts none of the keys that signed the checkpoint")
         rotated = described(up, tmp_path / "operator")
         assert rotated != logs.read_text()
         logs.write_text(rotated)
         new = [line.split()[1] for line in rotated.splitlines() if line.startswith("vkey ")]
+        assert [line.split()[-1] for line in announced] == new
         theirs.keys.write_text("".join(f"{vkey}\n" for vkey in (*vkeys, *new)))
         own.process.send_signal(signal.SIGHUP)
         directory.publish(tmp_path / "state", "third")

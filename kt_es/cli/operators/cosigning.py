@@ -6,6 +6,7 @@ import math
 import ssl
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import certifi
 import click
@@ -148,19 +149,22 @@ def _describe(output: Output, settings: Settings, frontend: Transport, interval:
         raise VerificationError(
             "config", f"{frontend.base_url} serves a directory of another key than kt.toml's"
         )
-    key = configs[-1].signer_key.raw
+    key, *announced = [each.raw for each in configs[-1].signer_keys]
     rate = math.ceil(DAY / interval)
     contact = settings.cosign.contact or "not set: write `contact` into [cosign] of kt.toml"
-    logs = [
+    logs: list[dict[str, Any]] = [
         {
             "vkey": verifier_key(origin, key).encode(),
             "origin": origin,
             "requests_per_day": rate,
             "contact": contact,
+            "announced": [verifier_key(origin, each).encode() for each in announced],
         }
         for origin in (heads_origin(settings.origin), mutations_origin(settings.origin))
     ]
     lines = ["logs/v0"]
     for log in logs:
-        lines += ["", f"# origin {log['origin']}", f"vkey {log['vkey']}", f"qpd {rate}", f"contact {contact}"]
+        lines += ["", f"# origin {log['origin']}"]
+        lines += [f"# after the next rotation: vkey {vkey}" for vkey in log["announced"]]
+        lines += [f"vkey {log['vkey']}", f"qpd {rate}", f"contact {contact}"]
     output.data({"logs": logs}, lines)

@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import Final, TypeVar
 
 from kt_es.api.batches import LookupsBody, LookupsRequest, MutationsRequest
+from kt_es.api.cosigned import CosignaturesBody, CosignaturesRequest, CosignedBody
 from kt_es.api.models import (
     ConsistencyBody,
     ConsistencyParameters,
@@ -110,6 +111,15 @@ class Answering:
         return await run_in(
             self._frontend.reads, lambda: encode(self._directory.head(epoch, since=asked.since))
         )
+
+    async def cosigned(self, encode: Callable[[CosignedBody], _T]) -> _T:
+        # It is in memory.
+        return encode(self._frontend.cosigning.heads.answer())
+
+    async def cosign(self, asked: CosignaturesRequest, encode: Callable[[CosignaturesBody], _T]) -> _T:
+        publish = self._frontend.cosigning.publish
+        new = await run_in(self._frontend.writes, lambda: publish(asked.note))
+        return encode(CosignaturesBody(new))
 
     async def consistency(self, asked: ConsistencyParameters, encode: Callable[[ConsistencyBody], _T]) -> _T:
         def answer() -> _T:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from kt_es.api import operations
-from kt_es.api.cosigned import CosignaturesBody, CosignaturesRequest, WatchersBody
+from kt_es.api.cosigned import CosignaturesRequest, WatchersBody
 from kt_es.formats.heads import heads_origin
 from kt_es.formats.notes import verifier_key
 from kt_es.server.asgi import Scope
-from kt_es.server.cosigning import Cosigning
+from kt_es.server.endpoints.answering import Answering
 from kt_es.server.endpoints.common import Endpoints, Frontend, answer_of
 from kt_es.server.responses import Answer
-from kt_es.server.submission import run_in
 
 
 class CosigningEndpoints:
     """Answer with the cosignatures that were verified here, and take those of monitors."""
 
-    def __init__(self, frontend: Frontend) -> None:
+    def __init__(self, answering: Answering, frontend: Frontend) -> None:
+        self._answering = answering
         self._frontend = frontend
-        self._cosigning: Cosigning = frontend.cosigning
 
     def by_operation(self) -> Endpoints:
         return [
@@ -31,11 +30,10 @@ class CosigningEndpoints:
         ledger = self._frontend.directory.ledger
         origin = ledger.committed.standing.origin
         vkey = verifier_key(heads_origin(origin), ledger.pinned.raw).encode()
-        return answer_of(WatchersBody(origin, vkey, self._cosigning.watchers))
+        return answer_of(WatchersBody(origin, vkey, self._frontend.cosigning.watchers))
 
     async def _cosigned(self, _: None, __: Scope) -> Answer:
-        return answer_of(self._cosigning.heads.answer())
+        return await self._answering.cosigned(answer_of)
 
     async def _take(self, asked: CosignaturesRequest, _: Scope) -> Answer:
-        new = await run_in(self._frontend.writes, lambda: self._cosigning.publish(asked.note))
-        return answer_of(CosignaturesBody(new))
+        return await self._answering.cosign(asked, answer_of)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kt_es._proto import kt_v1
 from kt_es.api.batches import BatchedMutation, Items, LookupsBody, Malformed
+from kt_es.api.cosigned import CosignaturesBody, CosignedBody
 from kt_es.api.models import (
     MAX_WAIT,
     NAME,
@@ -208,6 +209,14 @@ def watch_answer(body: HeadBody, consistency: tuple[bytes, ...]) -> bytes:
 
 def consistency_answer(body: ConsistencyBody) -> bytes:
     return _encoded(kt_v1.ConsistencyResponse(hashes=body.hashes))
+
+
+def cosigned_answer(body: CosignedBody) -> bytes:
+    return _encoded(kt_v1.CosignedResponse(heads=body.heads, mutations=body.mutations))
+
+
+def cosign_answer(body: CosignaturesBody) -> bytes:
+    return _encoded(kt_v1.CosignResponse(new=body.new))
 
 
 def tile_answer(hashes: Sequence[bytes]) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from kt_es._proto import kt_v1
 from kt_es.api import operations
 from kt_es.api.batches import LookupsRequest, MutationsRequest
+from kt_es.api.cosigned import CosignaturesRequest
 from kt_es.api.models import (
     MAX_WAIT,
     ConsistencyParameters,
@@ -58,6 +59,10 @@ class DirectoryMethods:
             _method("Consistency", operations.CONSISTENCY, self._consistency),
             _method("Tile", operations.HEADS_TILE, self._tile),
             _method("Entries", operations.HEADS_TILE, self._entries, tile=BUNDLES),
+            _method("Cosigned", operations.COSIGNED, self._cosigned),
+            _method(
+                "Cosign", operations.COSIGNATURES, self._cosign, largest=operations.COSIGNATURES.max_body
+            ),
             _method("WatchHeads", operations.LATEST_HEAD, self._watch.watch, lasts=True),
             _method("Submit", operations.MUTATIONS, self._submit, largest=MAX_MESSAGE),
             _method("SubmitAndWait", operations.MUTATIONS, self._submit_and_wait, largest=MAX_MESSAGE),
@@ -92,6 +97,12 @@ class DirectoryMethods:
         return await self._answering.consistency(
             log_request(ConsistencyParameters, message), messages.consistency_answer
         )
+
+    async def _cosigned(self, _: Any, __: Call) -> bytes:
+        return await self._answering.cosigned(messages.cosigned_answer)
+
+    async def _cosign(self, message: Any, _: Call) -> bytes:
+        return await self._answering.cosign(request_of(CosignaturesRequest, message), messages.cosign_answer)
 
     async def _tile(self, message: Any, _: Call) -> bytes:
         return await self._answering.tile(log_request(TileRequest, message), messages.tile_answer)
