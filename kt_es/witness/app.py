@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Final
 
+import structlog
 from prometheus_client import Counter, Histogram
 
-from kt_es.api.operations import HEALTH
+from kt_es.api.operations import HEALTH, ProblemReason
 from kt_es.errors import KtError
 from kt_es.formats.witnessing import ADD_CHECKPOINT
 from kt_es.server.asgi import ASGIApp, Scope
 from kt_es.server.guard import Guard
-from kt_es.server.responses import Answer, http_problem, problem_of
+from kt_es.server.responses import Answer, Problem, http_problem
 from kt_es.server.slots import Slots
 from kt_es.server.streams import EventStream
 from kt_es.server.submission import run_in
@@ -21,6 +23,9 @@ from kt_es.witness.witness import Reply, Witness
 
 Work = Callable[[], Reply]
 
+RETRY_AFTER: Final = 10.0
+
+_LOG = structlog.get_logger("witness")
 _MONITORED = re.compile(r"/([0-9a-f]{64})/checkpoint")
 
 
@@ -60,8 +65,11 @@ def create_witness_app(
         try:
             reply = await run_in(threads, work)
         except KtError as error:
+            # Nothing was cosigned: the answer follows the sync of the disk.
+            _LOG.error("a checkpoint was not stored", problem=str(error))
             results.labels("failed").inc()
-            return problem_of(error).answer
+            detail = "this witness cannot store checkpoints now; try again later"
+            return Problem(503, ProblemReason.UNAVAILABLE, detail, retry_after=RETRY_AFTER).answer
         results.labels(reply.result).inc()
         return Answer(reply.body, reply.media, int(reply.status))
 
