@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError, MalformedError, RefusedError
 from kt_es.eventstore.streams import EventLog
 from kt_es.formats.tiles import encode_bundle, parse_path
+from kt_es.ledger.bytecache import ByteCache
 from kt_es.ledger.recorded import RecordedItems
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
@@ -21,8 +23,14 @@ from kt_es.server.handlers import LOGS, DirectoryReader
 from kt_es.server.renewing import renewed
 
 LogName = Literal["heads", "mutations"]
+CACHED = 8 << 20
+"""Bytes of entries that are kept for the next reader: many monitors ask for the newest tile."""
 MAX_PLACES = 1024
 """Records events whose places are remembered: one for each reader that reads on from there."""
+
+
+def _size(_: tuple[LogName, int], entries: list[bytes]) -> int:
+    return sys.getsizeof(entries) + sum(map(sys.getsizeof, entries))
 
 
 class TileReader:
@@ -34,6 +42,8 @@ class TileReader:
         self._stream = stream
         self._lock = threading.Lock()
         self._places: OrderedDict[int, int] = OrderedDict()  # revisions by number of the tile; guarded
+        # The most entries of a tile that were read, by log and number of the tile. They never change.
+        self._read: ByteCache[tuple[LogName, int], list[bytes]] = ByteCache(CACHED, _size)
 
     @property
     def renew(self) -> Callable[[], bool]:
@@ -74,10 +84,15 @@ class TileReader:
             UnverifiedRowError: A row is missing or wrong.
             DivergenceError: The event log has other records than were verified.
         """
-        committed = self._covering(log, tile, field)
-        if LOGS[log] == HEADS_LOG:
-            return head_entries(self._directory.ledger, committed, tile)
-        return self._records(committed, tile)
+        committed, place = self._covering(log, tile, field), (log, tile.index)
+        known = self._read.get(place)
+        if known is None or len(known) < tile.width:
+            if LOGS[log] == HEADS_LOG:
+                known = head_entries(self._directory.ledger, committed, tile)
+            else:
+                known = self._records(committed, tile)
+            self._read.put(place, known)
+        return known[: tile.width]
 
     def _covering(self, log: LogName, tile: Tile, field: str) -> Committed:
         """Return the committed state, whose log must have ``tile``."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from kt_es.api.tiles import TILE_MEDIA
-from kt_es.errors import DivergenceError
+from kt_es.errors import DivergenceError, UnavailableError
 from kt_es.eventstore.streams import content_event
 from kt_es.formats.queue import Record, decode_records, encode_records
 from kt_es.server.limits import route_of
@@ -75,6 +75,37 @@ def test_what_the_log_does_not_have_yet_is_not_found(running: Front, name: str) 
 def test_another_name_is_malformed(running: Front, name: str) -> None:
     answer = running.get(f"/heads/tile/{name}")
     assert (answer.status_code, answer.json()["field"]) == (400, "tile")
+
+
+def test_entries_are_read_once_for_all_readers() -> None:
+    """Also for those who know the log at an earlier size."""
+    streams = SignedStreams()
+    streams.put(*map(b.mutation, USERS[:10]))
+    streams.epoch()
+    with front(streams) as made:
+        five = made.get("/mutations/tile/entries/000.p/5").content
+        asked: list[str] = []
+        made.running._connections._shared = _Refusing(asked)  # type: ignore[assignment]
+        assert made.get("/mutations/tile/entries/000.p/5").content == five
+        four = made.get("/mutations/tile/entries/000.p/4").content
+        assert four == five[: len(four)] != five
+        assert asked == []
+        assert made.get("/mutations/tile/entries/000.p/6").status_code == 503
+        assert asked == ["last_revision"]
+
+
+class _Refusing:
+    """A log that cannot be reached, and notes who tries."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self._asked = asked
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def refuse(*_: object) -> object:
+            self._asked.append(name)
+            raise UnavailableError("the log is away")
+
+        return refuse
 
 
 def test_entries_cost_more_than_hashes() -> None:
