@@ -85,6 +85,22 @@ def convicted_before(kept: bytes, where: str, origin: str, keys: Set[PublicKey])
     )
 
 
+def convicted_elsewhere(shown: bytes, origin: str, keys: Set[PublicKey]) -> EquivocationError | None:
+    """Return the error to raise if evidence that somebody else shows convicts a directory, otherwise None.
+
+    Nothing of it was verified before. The directory is recognized as by ``convicted_before``.
+    """
+    try:
+        data = evidence_in(shown) or shown
+        evidence = Evidence.decode(data)
+        sentence = convict(evidence)
+    except (MalformedError, VerificationError):
+        return None
+    if evidence.origin != origin or keys.isdisjoint(signed.config.signer_key for signed in evidence.configs):
+        return None
+    return EquivocationError("convicted", sentence, data)
+
+
 def contradicting_heads(
     step: str, origin: str, configs: Sequence[SignedConfig], first: bytes, second: bytes
 ) -> EquivocationError | None:

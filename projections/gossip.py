@@ -22,8 +22,10 @@ from kt_es.errors import (
     UnavailableError,
     VerificationError,
 )
+from kt_es.evidence import convicted_elsewhere
 from kt_es.ledger.clock import max_interval, spoken
 from kt_es.ledger.comparing import STEP, compare_checkpoint
+from kt_es.ledger.convicting import signer_keys
 from kt_es.ledger.ledger import Ledger
 from kt_es.process.signals import Failure, Worker
 from projections.tiles.comparing import proven_by_tiles
@@ -122,6 +124,10 @@ class Gossip:
 
     def _ask(self, place: _Place) -> None:
         self._settle(place)
+        keys = signer_keys(self._ledger)
+        for shown in place.source.evidence():
+            if error := convicted_elsewhere(shown, self._ledger.committed.standing.origin, keys):
+                raise error
         for log, checkpoint in place.source.checkpoints():
             self._compare(place, log, checkpoint)
         self._judge(place)

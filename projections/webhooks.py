@@ -10,7 +10,6 @@ What is posted is public: the evidence, the origin of the directory, and the sen
 from __future__ import annotations
 
 import json
-import re
 import ssl
 import threading
 import time
@@ -23,6 +22,7 @@ import httpx
 import structlog
 
 from kt_es.client.deadlines import Deadline, bound_transport
+from kt_es.client.elsewhere import EVIDENCE_NAME
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError, VerificationError
 from kt_es.evidence import convict
@@ -40,7 +40,6 @@ TIMEOUT: Final = 20.0
 MAX_WEBHOOKS: Final = 16
 
 _FIRST, _LAST = 0.5, 300.0  # seconds between two attempts
-_NAME: Final = re.compile(r"[a-z0-9-]{1,80}\.evidence", re.ASCII)
 
 _LOG = structlog.get_logger("monitor")
 
@@ -139,7 +138,7 @@ class Webhooks:
     def _files(self) -> Iterator[Path]:
         if self._folder.is_dir():
             for path in sorted(self._folder.iterdir()):
-                if _NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                if EVIDENCE_NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
                     yield path
 
 

@@ -19,12 +19,12 @@ from kt_es.api.cosigned import WatchersBody
 from kt_es.api.operations import WATCHERS
 from kt_es.api.paths import head_path
 from kt_es.client.directory import read_head
-from kt_es.client.elsewhere import LogName, place_at
+from kt_es.client.elsewhere import LogName, Place, place_at
 from kt_es.client.heads import contradictions
 from kt_es.client.session import DirectoryHead, Session
 from kt_es.client.trusted import Trusted
 from kt_es.errors import MalformedError, RefusedError, UnavailableError, VerificationError
-from kt_es.evidence import contradicting_head
+from kt_es.evidence import contradicting_head, convicted_elsewhere
 from kt_es.formats.heads import Checkpoint, mutations_origin
 from kt_es.merkle.verify import log_root_from_consistency
 from kt_es.process.network import is_loopback, is_safe
@@ -110,10 +110,21 @@ class Comparing:
         deadline = self._session.transport.deadline(timeout)
         origin = self._session.directory.trusted(deadline).origin
         with closing(place_at(where, origin, verify=self._verify, public=public)) as place:
+            self._convict(place, deadline)
             return tuple(
                 Comparison(place.url, log, compare_checkpoint(self._session, log, checkpoint, deadline))
                 for log, checkpoint in place.checkpoints()
             )
+
+    def _convict(self, place: Place, deadline: float) -> None:
+        """Raise ``EquivocationError`` if the place has evidence against the directory."""
+        directory = self._session.directory
+        trusted = directory.trusted(deadline)
+        keys = {signed.config.signer_key for signed in trusted.configs}
+        for shown in place.evidence():
+            if error := convicted_elsewhere(shown, trusted.origin, keys):
+                with directory.saving():
+                    raise error
 
 
 def compare_checkpoint(session: Session, log: LogName, encoded: bytes, deadline: float) -> int:

@@ -5,6 +5,7 @@ Nothing that they send is believed: a checkpoint counts only with the signature 
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final, Literal, Protocol
 from kt_es.client.transport import Transport
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import MalformedError, RefusedError, UnavailableError
+from kt_es.formats.evidence import MAX_EVIDENCE, MAX_EVIDENCE_FILE, evidence_in
 from kt_es.formats.heads import MAX_CHECKPOINT, heads_origin, mutations_origin
 
 LogName = Literal["heads", "mutations"]
@@ -21,8 +23,11 @@ LOGS: Final[tuple[LogName, ...]] = ("heads", "mutations")
 TIMEOUT: Final = 10.0
 """Seconds for one checkpoint, at most."""
 
-MAX_ELSEWHERE: Final = 64
-"""The largest number of places that one process compares with."""
+EVIDENCE_NAME: Final = re.compile(r"[a-z0-9-]{1,80}\.evidence", re.ASCII)
+"""The names of files of evidence that monitors serve."""
+
+_MOST_EVIDENCE: Final = 4
+_MAX_LIST: Final = 64 * 1024
 
 
 class Place(Protocol):
@@ -34,6 +39,9 @@ class Place(Protocol):
 
     def checkpoints(self) -> Iterator[tuple[LogName, bytes]]:
         """Yield checkpoints and their logs. Nothing of it is verified. Raises ``UnavailableError``."""
+
+    def evidence(self) -> Iterator[bytes]:
+        """Yield what is said to be evidence there. Nothing of it is verified. Raises ``UnavailableError``."""
 
     def close(self) -> None: ...
 
@@ -51,7 +59,7 @@ def place_at(where: str, origin: str, *, verify: ssl.SSLContext | bool = True, p
 
 
 class SavedCheckpoint:
-    """A file with a checkpoint, as ``kt checkpoint`` prints it. It is read again for each comparison."""
+    """A file with a checkpoint, as ``kt checkpoint`` prints it, or with evidence. It is read each time."""
 
     def __init__(self, path: Path, origin: str) -> None:
         self._path = path
@@ -64,24 +72,39 @@ class SavedCheckpoint:
     def close(self) -> None:
         """A file is not kept open."""
 
+    def evidence(self) -> Iterator[bytes]:
+        data = self._read()
+        if _is_evidence(data):
+            yield data
+
     def checkpoints(self) -> Iterator[tuple[LogName, bytes]]:
-        try:
-            with self._path.open("rb") as file:
-                data = file.read(MAX_CHECKPOINT + 1)
-        except OSError as error:
-            raise UnavailableError(
-                f"{self._path} cannot be read: {error.strerror}; name another file"
-            ) from None
+        data = self._read()
         logs: Mapping[str, LogName] = {
             heads_origin(self._origin): "heads",
             mutations_origin(self._origin): "mutations",
         }
-        log = logs.get(data.partition(b"\n")[0].decode(errors="replace"))
+        log = logs.get(data[:MAX_CHECKPOINT].partition(b"\n")[0].decode(errors="replace"))
         if log is None:
             raise UnavailableError(
                 f"{self._path} is no checkpoint of {self._origin}; name one that kt checkpoint printed"
             )
-        yield log, data
+        yield log, data[: MAX_CHECKPOINT + 1]
+
+    def _read(self) -> bytes:
+        try:
+            with self._path.open("rb") as file:
+                return file.read(MAX_EVIDENCE_FILE + 1)
+        except OSError as error:
+            raise UnavailableError(
+                f"{self._path} cannot be read: {error.strerror}; name another file"
+            ) from None
+
+
+def _is_evidence(data: bytes) -> bool:
+    try:
+        return evidence_in(data) is not None
+    except MalformedError:
+        return False
 
 
 class Elsewhere:
@@ -132,6 +155,28 @@ class Elsewhere:
                 yield log, checkpoint
         if not found:
             raise UnavailableError(f"{self.url} shows no checkpoint of this directory; check the address")
+
+    def evidence(self) -> Iterator[bytes]:
+        """Yield the evidence that a monitor shows, up to ``_MOST_EVIDENCE`` files. Others show none."""
+        for name in self._evidence_names():
+            try:
+                yield self._http.fetch(
+                    f"evidence/{name}", self._http.deadline(), limit=MAX_EVIDENCE, patient=False
+                )
+            except (RefusedError, MalformedError):
+                continue
+
+    def _evidence_names(self) -> list[str]:
+        try:
+            answer = self._http.get("evidence", self._http.deadline(), limit=_MAX_LIST, patient=False)
+        except (RefusedError, MalformedError):
+            return []
+        listed = answer.body.get("evidence")
+        names = (
+            [one.get("name") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        )
+        found = [name for name in names if isinstance(name, str) and EVIDENCE_NAME.fullmatch(name)]
+        return found[:_MOST_EVIDENCE]
 
     def _checkpoint(self, log: LogName) -> bytes | None:
         for path in (f"{log}/checkpoint", f"{sha256(self._origins[log].encode()).hex()}/checkpoint"):

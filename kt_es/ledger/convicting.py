@@ -69,7 +69,7 @@ def check_unconvicted(data: Path | None, ledger: Ledger) -> None:
     A watcher that restarts must not trust a log that shows one side of a proven contradiction. Raises
     ``ConfigError`` for a file that cannot be read.
     """
-    origin, keys = ledger.committed.standing.origin, _keys(ledger)
+    origin, keys = ledger.committed.standing.origin, signer_keys(ledger)
     for path in _files(data):
         try:
             with path.open("rb") as file:
@@ -81,7 +81,7 @@ def check_unconvicted(data: Path | None, ledger: Ledger) -> None:
             raise found
 
 
-def _keys(ledger: Ledger) -> Set[PublicKey]:
+def signer_keys(ledger: Ledger) -> Set[PublicKey]:
     """Return the signer keys of the pinned directory that are known here."""
     if ledger.committed.epoch:
         chain = {signed.config.signer_key for signed in config_chain(ledger, ledger.committed)}

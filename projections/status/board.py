@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import make_wsgi_app
 
 import kt_es
-from kt_es.client.elsewhere import LogName
+from kt_es.client.elsewhere import EVIDENCE_NAME, LogName
 from kt_es.crypto.hashes import sha256
 from kt_es.formats.evidence import MAX_EVIDENCE_FILE
 from kt_es.formats.heads import heads_origin
 from kt_es.formats.notes import verifier_key
 from kt_es.ledger.convicting import FOLDER
-from kt_es.ledger.ledger import Ledger, config_chain, decoded_head
+from kt_es.ledger.ledger import Ledger, config_chain, decoded_head, last_head
 from kt_es.process.site import Page, Route, site
 from projections.auditor import Alarm, Notice
 from projections.cosigning.monitoring import MonitorCosigner
@@ -41,8 +40,6 @@ TOLD: Final = 50
 
 # Readers of the page share one, so that many of them cost no more than one.
 KEPT_MS: Final = 1_000
-
-_NAME: Final = re.compile(r"[a-z0-9-]{1,80}\.evidence", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +120,15 @@ class Board:
         self._cosigner = cosigner
 
     def _checkpoint(self, log: LogName) -> Page | None:
-        return None if self._cosigner is None else self._cosigner.page(log)
+        if self._cosigner is not None:
+            return self._cosigner.page(log)
+        with self._lock:
+            if self._ledger is None or not self._ledger.committed.epoch:
+                return None
+            event, _ = last_head(self._ledger)
+        # A replay from tiles has the checkpoints of some epochs only.
+        text = event.heads_checkpoint if log == "heads" else event.mutations_checkpoint
+        return Page(text.encode()) if text else None
 
     def _status(self) -> Page:
         now = self._now()
@@ -201,7 +206,7 @@ class Board:
         return sorted(
             path
             for path in folder.iterdir()
-            if _NAME.fullmatch(path.name)
+            if EVIDENCE_NAME.fullmatch(path.name)
             and path.is_file()
             and not path.is_symlink()
             and path.stat().st_size <= MAX_EVIDENCE_FILE

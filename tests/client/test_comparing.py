@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from kt_es.client.comparing import Comparison
 from kt_es.client.state import FileStateStore, MemoryStateStore
 from kt_es.errors import ConfigError, EquivocationError, UnavailableError, VerificationError
 from kt_es.evidence import convict
-from kt_es.formats.evidence import Evidence, EvidenceKind
+from kt_es.formats.evidence import Evidence, EvidenceKind, armored
 from kt_es.process.site import Page
 from tests import builders as b
 from tests.reference.clients import client_of
@@ -232,3 +233,62 @@ def test_in_a_trial_on_one_machine_the_watchers_are_there_too(ours: Directory, t
         assert client.comparing.watchers() == (url,)
         with pytest.raises(EquivocationError):
             client.comparing.compare_with_watcher(url)
+
+
+def evidence_against(ours: Directory, theirs: Directory) -> bytes:
+    with place(shown_by(theirs, 4)) as url, pytest.raises(EquivocationError) as caught:
+        client_of(ours).comparing.compare(url)
+    assert caught.value.evidence is not None
+    return caught.value.evidence
+
+
+def test_evidence_that_others_have_convicts_on_both_sides(
+    ours: Directory, theirs: Directory, tmp_path: Path
+) -> None:
+    """What one client, or a monitor, has found ends the other side's trust as well."""
+    evidence = evidence_against(ours, theirs)
+    (tmp_path / "mail").write_text(f"look at this\n{armored(evidence)}\n")
+    listed = {"evidence": [{"name": "../x.evidence"}, {"name": "checkpoints-size-4.evidence"}, 5]}
+    monitor = Shown(
+        {
+            "/evidence": Page(json.dumps(listed).encode(), "application/json"),
+            "/evidence/checkpoints-size-4.evidence": Page(evidence),
+        }
+    )
+    with place(monitor) as url:
+        for number, made in enumerate((ours, theirs)):
+            for where in (url, str(tmp_path / "mail")):
+                store = FileStateStore(tmp_path / f"{number} {where == url}")
+                with pytest.raises(EquivocationError, match="two different logs of 4 leaves") as caught:
+                    client_of(made, store).comparing.compare(where)
+                assert caught.value.saved is not None
+                assert caught.value.saved.read_bytes() == evidence
+    assert not any("x.evidence" in path for path in monitor.asked)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{}", b"<html>", b'{"evidence": {"name": 1}}', b'{"evidence": ["x"]}']
+)
+def test_lists_of_evidence_that_are_none(ours: Directory, body: bytes) -> None:
+    shown = shown_by(ours, 4)
+    shown.pages["/evidence"] = Page(body, "application/json")
+    with place(shown) as url:
+        assert client_of(ours).comparing.compare(url)[0].size == 4
+
+
+def test_evidence_that_proves_nothing_here_is_passed_over(
+    ours: Directory, theirs: Directory, tmp_path: Path
+) -> None:
+    good = evidence_against(ours, theirs)
+    shown = shown_by(ours, 4)
+    named = {
+        "a": good[:-90] + bytes(90),
+        "b": b"junk",
+        "c": good.replace(b"kt.example.org", b"kt.example.com"),
+    }
+    listed = {"evidence": [{"name": f"{name}.evidence"} for name in (*named, "missing")]}
+    shown.pages["/evidence"] = Page(json.dumps(listed).encode(), "application/json")
+    for name, data in named.items():
+        shown.pages[f"/evidence/{name}.evidence"] = Page(data)
+    with place(shown) as url:
+        assert client_of(ours).comparing.compare(url)[0].size == 4

@@ -197,3 +197,20 @@ def test_a_monitor_ends_with_evidence_that_it_posts_until_it_is_accepted(tmp_pat
         assert len(hook.bodies) == 3
     assert saved.name == "checkpoints-size-4.evidence"
     assert "secret-of-the-path" not in repr(said)
+
+
+def test_evidence_of_another_monitor_ends_this_one(tmp_path: Path) -> None:
+    shown = Shown()
+    shown.show(THEIRS, 3)
+    with compared(shown, 3) as two, pytest.raises(EquivocationError) as found:
+        two.gossip.ask()
+    assert found.value.evidence is not None
+    shown.show(OURS, 3)
+    shown.pages["/evidence"] = Page(b'{"evidence": [{"name": "x.evidence"}]}', "application/json")
+    shown.pages["/evidence/x.evidence"] = Page(found.value.evidence)
+    with showing(shown) as url:
+        settings = MonitorSettings(OURS.names, b.ORIGIN, b.SIGNER_KEY, "", tmp_path, also=(url,))
+        with pytest.raises(EquivocationError, match="two different logs of 3 leaves") as caught:
+            serve(settings, threading.Event(), connect=lambda: first_epochs(OURS, 4))
+    assert caught.value.saved is not None
+    assert caught.value.saved.read_bytes() == found.value.evidence
