@@ -33,6 +33,8 @@ A_FEW = (
     "fork-audit-resumes",
     "stale-head-status",
     "full-disk-while-a-lie-is-proven",
+    "two-views-audit",
+    "cosignatures-left-out",
 )
 
 

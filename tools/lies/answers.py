@@ -127,11 +127,14 @@ def inclusion(universe: Universe, epoch: int, size: int | None = None) -> tuple[
     return universe.proof(plan, universe.head_nodes)
 
 
-def consistency(universe: Universe, first: int, second: int) -> tuple[bytes, ...]:
-    """Return the consistency proof between two sizes; empty if there is none."""
-    if not 0 < first < second <= len(universe.epochs):
+def consistency(universe: Universe, first: int, second: int, log: str = "heads") -> tuple[bytes, ...]:
+    """Return the consistency proof between two sizes of a log; empty if there is none."""
+    nodes, size = universe.head_nodes, len(universe.epochs)
+    if log == "mutations":
+        nodes, size = universe.log_nodes, len(universe.records)
+    if not 0 < first < second <= size:
         return ()
-    return universe.proof(plan_consistency(first, second), universe.head_nodes)
+    return universe.proof(plan_consistency(first, second), nodes)
 
 
 def range_(universe: Universe, body: Json) -> Json:

@@ -13,6 +13,7 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.proofs import LookupAnswer
 from tools.lies import answers
 from tools.lies.answers import Json
+from tools.lies.people import ORIGIN
 from tools.lies.universe import Universe
 
 Rewrite = Callable[[Json, Json], Json]
@@ -104,6 +105,11 @@ class FrontEnd:
         if path == "/metrics":
             send(handler, 200, f"kt_epoch {len(self.universe.epochs)}.0\n".encode(), "text/plain")
             return
+        if path in ("/heads/checkpoint", "/mutations/checkpoint"):
+            event = self.universe.epochs[-1].event
+            note = event.heads_checkpoint if path.startswith("/heads/") else event.mutations_checkpoint
+            send(handler, 200, note.encode(), "text/plain")
+            return
         try:
             with self._lock:
                 asked = json.loads(body) if body else {}
@@ -139,7 +145,12 @@ class FrontEnd:
             case "/v1/consistency":
                 asked = parse_qs(url.query)
                 first, second = int(asked["from"][0]), int(asked["to"][0])
-                return {"hashes": answers.texts(answers.consistency(universe, first, second))}
+                hashes = answers.consistency(universe, first, second, asked["log"][0])
+                return {"hashes": answers.texts(hashes)}
+            case "/v1/cosigned":
+                return {"heads": [], "mutations": []}
+            case "/.well-known/kt-es.json":
+                return {"origin": ORIGIN, "vkey": "", "watchers": []}
             case path if path.startswith("/v1/heads/"):
                 wanted = path.rpartition("/")[2]
                 epoch = len(universe.epochs) if wanted == "latest" else int(wanted)

@@ -6,7 +6,7 @@ import importlib
 
 MODULES = (
     "records", "heads", "lookups", "batches", "clients", "memory", "erasures", "owners", "receipts",
-    "followers", "tiles", "witnesses", "harm",
+    "followers", "tiles", "witnesses", "views", "harm",
 )  # fmt: skip
 
 
