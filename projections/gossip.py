@@ -27,6 +27,7 @@ from kt_es.ledger.clock import max_interval, spoken
 from kt_es.ledger.comparing import STEP, compare_checkpoint
 from kt_es.ledger.convicting import signer_keys
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.rows import Committed
 from kt_es.process.signals import Failure, Worker
 from projections.tiles.comparing import proven_by_tiles
 from projections.tiles.server import TileServer
@@ -128,18 +129,23 @@ class Gossip:
         for shown in place.source.evidence():
             if error := convicted_elsewhere(shown, self._ledger.committed.standing.origin, keys):
                 raise error
-        for log, checkpoint in place.source.checkpoints():
-            self._compare(place, log, checkpoint)
+        checkpoints = list(place.source.checkpoints())
+        committed = self._ledger.committed
+        for log, checkpoint in checkpoints:
+            self._compare(place, log, checkpoint, committed)
         self._judge(place)
 
     def _settle(self, place: _Place) -> None:
+        committed = self._ledger.committed
         for log, (checkpoint, _) in list(place.waiting.items()):
-            self._compare(place, log, checkpoint)
+            self._compare(place, log, checkpoint, committed)
         self._judge(place)
 
-    def _compare(self, place: _Place, log: LogName, checkpoint: bytes) -> None:
+    def _compare(self, place: _Place, log: LogName, checkpoint: bytes, committed: Committed) -> None:
         try:
-            compared = compare_checkpoint(self._ledger, log, checkpoint)
+            compared = compare_checkpoint(self._ledger, log, checkpoint, committed)
+        except EquivocationError:
+            raise
         except VerificationError as error:
             if error.step != STEP:
                 raise

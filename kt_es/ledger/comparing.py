@@ -33,10 +33,13 @@ class Compared:
     ahead: int
 
 
-def compare_checkpoint(ledger: Ledger, log: LogName, encoded: bytes) -> Compared:
+def compare_checkpoint(
+    ledger: Ledger, log: LogName, encoded: bytes, committed: Committed | None = None
+) -> Compared:
     """Compare a checkpoint with the log that ``ledger`` has verified. Other signatures in it are ignored.
 
-    A checkpoint of a longer log cannot be compared yet, which ``Compared.ahead`` says.
+    A checkpoint of a longer log cannot be compared yet, which ``Compared.ahead`` says. ``committed`` is a
+    state of the ledger, by default the present one; with one state both logs are of the same epoch.
 
     Raises:
         MalformedError: ``encoded`` is not a checkpoint.
@@ -45,7 +48,7 @@ def compare_checkpoint(ledger: Ledger, log: LogName, encoded: bytes) -> Compared
         EquivocationError: The directory signed a log that is not the one that was verified here.
         VerificationError: Step ``STEP``; the same, and nothing that is kept here proves it.
     """
-    committed = ledger.committed
+    committed = ledger.committed if committed is None else committed
     origin = committed.standing.origin
     chain = config_chain(ledger, committed) if committed.epoch else ()
     keys = [signed.config.signer_key.raw for signed in chain] or [ledger.pinned.raw]

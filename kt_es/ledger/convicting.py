@@ -17,6 +17,7 @@ from kt_es.errors import ConfigError, EquivocationError, MalformedError
 from kt_es.evidence import convicted_before
 from kt_es.formats.entries import PublicKey
 from kt_es.formats.evidence import MAX_EVIDENCE_FILE, Evidence, EvidenceKind
+from kt_es.formats.heads import SignedMapHead
 from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.process.files import create_file
 
@@ -104,6 +105,8 @@ def _stem(data: bytes) -> str:
         if evidence.kind is EvidenceKind.CHECKPOINTS:
             size = int(evidence.statements[0].splitlines()[1])
             return f"{kind}-size-{size}"
+        if evidence.kind is EvidenceKind.HEAD_CHECKPOINT:
+            return f"{kind}-epoch-{SignedMapHead.decode(evidence.statements[0]).head.epoch}"
         return f"{kind}-epoch-{max(signed.head.epoch for signed in evidence.heads())}"
     except (MalformedError, ValueError, IndexError):
         return "evidence"
