@@ -84,7 +84,10 @@ def contradicting_log_of_heads(
         tiled: Returns the other log.
         leaf: Returns one of its leaves.
     """
-    first: EquivocationError | DivergenceError | None = None
+    another = DivergenceError(f"{url} has another log of {size} heads than was verified here")
+    if not size:
+        return another
+    first: EquivocationError | DivergenceError = another
     try:
         other = tiled()
         differs = other.first_difference(size, lambda node: _node(ledger, node))
@@ -100,17 +103,13 @@ def contradicting_log_of_heads(
                 "directory has not signed it",
             )
     except (MalformedError, VerificationError, UnavailableError, UnverifiedRowError) as error:
-        first = DivergenceError(f"{url} has another log of {size} heads than was verified here: {error}")
+        first = DivergenceError(f"{another}: {error}")
     if isinstance(first, EquivocationError):
         return first
     ours = ledger.tables.heads.event(size)
     theirs = HeadEvent(ours.smh_bytes, checkpoint, "").encode()
     chain = config_chain(ledger, ledger.committed)
-    return (
-        contradiction(ledger, size, ours.encode(), theirs, chain)
-        or first
-        or DivergenceError(f"{url} has another log of {size} heads than was verified here")
-    )
+    return contradiction(ledger, size, ours.encode(), theirs, chain) or first
 
 
 def proven_by_tiles(ledger: Ledger, tiles: Tiles, checkpoint: bytes) -> EquivocationError | None:

@@ -20,6 +20,8 @@ from projections.tiles.server import LogName, Tiles
 
 AHEAD: Final = 8
 """Bundles of entries that are fetched ahead, which bounds the memory: 36 MB of the largest records."""
+FETCHERS: Final = 4
+"""How many files are fetched at a time: as many bundles as a front end lets one address ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class TiledLogs:
 
     def __init__(self, tiles: Tiles) -> None:
         self._tiles = tiles
-        self._fetching = ThreadPoolExecutor(AHEAD, "tiles")
+        self._fetching = ThreadPoolExecutor(FETCHERS, "tiles")
 
     @property
     def url(self) -> str:

@@ -132,7 +132,7 @@ class TiledReplay:
         verifies the signature.
         """
         origin, committed = shown.said.origin, self.ledger.committed
-        keys = {committed.standing.pinned.raw}
+        keys = {self.ledger.pinned.raw}
         if committed.epoch:
             keys = {signed.config.signer_key.raw for signed in config_chain(self.ledger, committed)}
         ids = {verifier_key(origin, key).key_hash for key in keys}

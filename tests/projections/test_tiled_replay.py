@@ -256,6 +256,7 @@ def test_wrong_checkpoints(log: str, tmp_path: Path) -> None:
             f"is of the log other.example.org/people/{log}, not of {b.ORIGIN}/{log}: check the address",
         ),
         (_broken, VerificationError, "does not verify"),
+        (resigned(log, "signer", size=0, root=bytes(32)), DivergenceError, "verified here"),
     ]
     for change, kind, message in cases:
         error = refused(changed(tiles, name, change), new_ledger())
