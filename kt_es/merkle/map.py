@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY
 from kt_es.errors import MalformedError, UnverifiedRowError
+from kt_es.merkle.descent import Descent
 from kt_es.merkle.pages import (
     LEAF_HASHED,
     LEAF_SIZE,
-    LEVELS,
     MAX_VERSION,
     SLOTS,
     VERSION_SIZE,
@@ -176,7 +176,7 @@ class Map:
 
         Pages are read in one batch per level.
         """
-        paths = [_Path(index, root) for index in indices]
+        paths = [Descent(index, root.slot) for index in indices]
         depth, refs = 0, list[Ref]()
         while pending := [(path, path.slot) for path in paths if path.slot is not None]:
             named = {slot: path.index for path, slot in pending}
@@ -185,7 +185,11 @@ class Map:
             for path, slot in pending:
                 path.descend(pages[slot], nibble(path.index, depth))
             depth += 1
-        return [(path.proof(), path.found()) for path in paths]
+        found = [path.leaf for path in paths]
+        return [
+            (path.proof(), None if leaf is None else leaf_ref(leaf))
+            for path, leaf in zip(paths, found, strict=True)
+        ]
 
     def find(self, root: Root, index: bytes) -> tuple[MapProof, LeafRef | None]:
         """Return a proof and the leaf of one index at ``root`` (see ``find_many``)."""
@@ -254,52 +258,6 @@ def _stamp(root: Root, version: int) -> bytes:
     if not max(1, root.version) <= version <= MAX_VERSION:
         raise ValueError(f"version {version} cannot follow version {root.version} of the map")
     return version.to_bytes(VERSION_SIZE)
-
-
-# For each slot of a page: the nodes on the way down to it from the top, each with the node beside it.
-_STEPS = tuple(
-    tuple(
-        (LEVELS[height] + (position >> height), LEVELS[height] + (position >> height) ^ 1)
-        for height in range(len(LEVELS) - 2, -1, -1)
-    )
-    for position in range(SLOTS)
-)
-
-
-class _Path:
-    """The path of one index down the tree, page by page."""
-
-    def __init__(self, index: bytes, root: Root) -> None:
-        self.index = index
-        self.slot = root.slot
-        """The slot that names the next page; None at the end of the path."""
-        self._siblings: list[bytes | None] = []
-        self._leaf: bytes | None = None
-
-    def descend(self, page: Page, position: int) -> None:
-        """Follow the path through one page to slot ``position``: a child page, a leaf or an empty subtree."""
-        slots, hashes, leaves = page
-        node = LEVELS[-1]
-        for below, beside in _STEPS[position]:
-            if hashes[node] is None or leaves[node] is not None:
-                break
-            node = below
-            self._siblings.append(hashes[beside])
-        self._leaf = leaves[node]
-        is_end = hashes[node] is None or self._leaf is not None
-        self.slot = None if is_end else slots[position]
-
-    def found(self) -> LeafRef | None:
-        """Return the leaf at the end of the path if it is the leaf of the index, otherwise None."""
-        leaf = self._leaf
-        return leaf_ref(leaf) if leaf is not None and leaf[:HASH_SIZE] == self.index else None
-
-    def proof(self) -> MapProof:
-        leaf = self._leaf
-        return MapProof(
-            tuple(reversed(self._siblings)),
-            None if leaf is None else (leaf[:HASH_SIZE], leaf[HASH_SIZE:LEAF_HASHED]),
-        )
 
 
 def leaf_ref(slot: bytes) -> LeafRef:
