@@ -76,11 +76,21 @@ class Gossip:
         ledger: Ledger,
         now: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
+        agreed: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
-        """``now`` is the wall clock in ms, ``monotonic`` in seconds."""
+        """Compare with ``sources``.
+
+        Args:
+            sources: The places. The caller closes them.
+            ledger: What was verified here.
+            now: The wall clock in ms.
+            monotonic: A clock in seconds.
+            agreed: Called with the place and the time, in ms, when it was found to show the same log.
+        """
         self._ledger = ledger
         self._now = now
         self._monotonic = monotonic
+        self._agreed = agreed
         self._places = [_Place(source, Neighbour(source.url)) for source in sources]
 
     @property
@@ -160,6 +170,7 @@ class Gossip:
             del place.waiting[log]
         if log == "heads":
             place.known = Neighbour(place.known.url, self._now(), compared.size)
+            self._agreed(place.known.url, self._now())
 
     def _unproven(
         self, source: Place, log: LogName, checkpoint: bytes, error: VerificationError

@@ -132,7 +132,7 @@ def serve(
                 stack.enter_context(_running(_head_watch(source, metrics)))
             check = source.queue_check(stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
-            gossip = Gossip(elsewhere, ledger, now)
+            gossip = Gossip(elsewhere, ledger, now, agreed=metrics.compared)
             board.gossip = gossip
             with (
                 _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending,

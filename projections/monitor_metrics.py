@@ -61,6 +61,11 @@ class MonitorMetrics:
             ),
             Alarm.GAP: gauge("kt_monitor_gap", "1 while the latest verified head is one that came too late"),
         }
+        self._compared = gauge(
+            "kt_monitor_compared_timestamp_seconds",
+            "When the place was last found to show the log that was verified here",
+            labels=("place",),
+        )
         self.disk_full = gauge("kt_monitor_disk_full", "1 while nothing can be written for want of space")
         self._alarm = gauge("kt_monitor_alarm", "1 once the logs were found to be wrong")
         gauge("kt_monitor_open_records", "Records replayed, not yet under a verified head", self._size)
@@ -136,6 +141,10 @@ class MonitorMetrics:
 
     def time_alarm(self, alarm: Alarm, *, raised: bool) -> None:
         self._time_alarms[alarm].set(raised)
+
+    def compared(self, place: str, timestamp: int) -> None:
+        """Report that ``place`` shows the same log, at ``timestamp`` in ms."""
+        self._compared.labels(place).set(timestamp / 1000)
 
     def alarm(self) -> None:
         self._alarm.set(1)

@@ -205,6 +205,17 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
             # The witness shows the same to monitors.
             shown = httpx.get(f"{serving['url']}/{origin_hash(key.name)}/checkpoint", trust_env=False).text
             assert OWN in read_cosigned(shown, directory.keys).names
+        # A user wants both quorums, and compares with everybody.
+        reach = ("--server", up.url, "--vkey", up.vkey, "--watchers", "--also", page)
+        policies = ("--policy", data / "policy", "--monitors", data / "monitors")
+        ran = someone.kt("--json", "get", "nobody@example.org", *reach, *policies, code=3)
+        vouched = ran.document["vouched"]
+        assert {one["quorum"] for one in vouched["quorums"]} == {"both", "watcher"}
+        assert {one["name"] for one in vouched["vouchers"]} == {"own", "foreign", "watcher"}
+        compared = {one["where"]: one["compared"] for one in ran.document["compared"]}
+        assert compared[page]
+        assert compared[f"{serving['url']}/"]
+        assert "vouches up to epoch" in ran.err
         status = someone.kt("--json", "-c", up.settings, "status", "--log", up.log_uri).document
         assert {log: set(ages) for log, ages in status["frontend"]["cosigned"].items()} == {
             "heads": ALL,

@@ -25,6 +25,7 @@ from kt_es.ledger.tables import FAMILIES
 from kt_es.process.site import Page
 from projections.gossip import INTERVAL, Gossip, compare_once
 from projections.monitor import MonitorSettings, serve
+from projections.monitor_metrics import MonitorMetrics
 from tests import builders as b
 from tests.reference.forks import first_epochs, story
 from tests.reference.shown import Hook, Shown, hooked, published, showing
@@ -68,6 +69,18 @@ def test_the_same_log_agrees_at_any_size() -> None:
             shown.show(OURS, epoch)
             two.gossip.ask()
             assert two.found() == (b.START, epoch, 0, "")
+
+
+def test_the_time_of_each_agreement_is_a_metric() -> None:
+    shown, metrics = Shown(), MonitorMetrics(lambda: b.START, lambda: 0.0)
+    with compared(shown, 3) as two:
+        gossip = Gossip([two.place], two.ledger, lambda: 7_000, agreed=metrics.compared)
+        name, place = "kt_monitor_compared_timestamp_seconds", {"place": two.place.url}
+        gossip.ask()
+        assert metrics.registry.get_sample_value(name, place) is None
+        shown.show(OURS, 3)
+        gossip.ask()
+        assert metrics.registry.get_sample_value(name, place) == 7
 
 
 def test_what_is_ahead_is_compared_as_soon_as_it_is_verified_here() -> None:
