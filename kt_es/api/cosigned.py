@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from kt_es.api.models import AtMost
+from kt_es.api.models import AtMost, Text
+from kt_es.formats.cosignatures import MAX_COSIGNED_NOTE
 
 MAX_COSIGNED: Final = 16
 """Cosigned checkpoints of each log in one answer."""
+# Of tlog-cosignature.
+_EXAMPLE: Final = (
+    "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n"
+    "— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGz"
+    "Gku9nTo+zyWE+xeMcTOAYQ8=\n"
+    "— witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin"
+    "1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n"
+)
 MAX_COSIGNATURES_REQUEST: Final = 64 * 1024
 """Bytes of a request with such a note, whose characters may be escaped in JSON."""
 
@@ -31,7 +40,7 @@ class CosignedBody:
 class CosignaturesRequest:
     """``note`` is a signed checkpoint of this directory, with the cosignature of a known monitor."""
 
-    note: str
+    note: Annotated[str, Text(MAX_COSIGNED_NOTE, _EXAMPLE)]
 
 
 @dataclass(frozen=True, slots=True)

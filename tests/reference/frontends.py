@@ -134,14 +134,20 @@ def front(
         made.running.stop()
 
 
-@contextmanager
-def front_with_alice(limits: ClientLimits = DEFAULT_LIMITS) -> Iterator[Front]:
-    """A front end of a directory with two epochs, in the first of which alice has published."""
+def with_alice() -> SignedStreams:
+    """The streams of ``front_with_alice``."""
     streams = SignedStreams()
     streams.put_user("alice")
     streams.epoch()
     streams.epoch()
-    with front(streams, made=Front(streams, limits=limits)) as made:
+    return streams
+
+
+@contextmanager
+def front_with_alice(limits: ClientLimits = DEFAULT_LIMITS, cosigners: Cosigners = NOBODY) -> Iterator[Front]:
+    """A front end of a directory with two epochs, in the first of which alice has published."""
+    streams = with_alice()
+    with front(streams, made=Front(streams, limits=limits, cosigners=cosigners)) as made:
         yield made
 
 
