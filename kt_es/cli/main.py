@@ -10,7 +10,6 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 
 
 from __future__ import annotations
 
-import gc
 import importlib
 import io
 import os
@@ -30,6 +29,7 @@ from kt_es.cli.output import FAILED, LOGS, Output, configure_logs, failure, say
 from kt_es.errors import ConfigError, DiskFullError, EquivocationError, KtError
 from kt_es.extras import missing, require
 from kt_es.formats.evidence import armored
+from kt_es.process.clock import collect_rarely
 from kt_es.process.log_filters import without_password
 from kt_es.process.logs import takes_words, words
 from kt_es.process.signals import listen
@@ -179,9 +179,7 @@ def cli(context: click.Context, config: Path, as_json: bool, quiet: bool, logs: 
 
 def main() -> None:
     """Run ``kt`` and exit with the codes of docs/DESIGN.md, section 9; only KT_DEBUG shows a traceback."""
-    # An epoch has some 100,000 objects at the same time. With the default of 700 the garbage collector visits
-    # them over and over, which costs a fifth of the time of an update of the map.
-    gc.set_threshold(50_000, 10, 10)
+    collect_rarely()
     # gRPC would print its own messages for failures that our errors describe in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     run: dict[str, Any] = {}

@@ -37,6 +37,7 @@ from kt_es.ledger.rows import StateTable
 from kt_es.ledger.tables import FAMILIES
 from kt_es.ledger.verifiers import Verifiers
 from kt_es.merkle.map import Map, Root
+from kt_es.process.clock import collect_rarely
 from kt_es.process.logs import configure
 from projections.tiles.following import replayed_tiles
 from projections.tiles.server import TileServer
@@ -157,6 +158,8 @@ def committed_root(config: Path, data: Path) -> Root:
 
 def main(arguments: Sequence[str]) -> None:
     which, config, data, *others = arguments
+    # As `kt` itself does.
+    collect_rarely()
     configure("kt bench", sys.stderr, [JSONRenderer()], logging.WARNING, serves=False)
     if which == "map":
         count, turns = map(int, others)
