@@ -28,11 +28,12 @@ PATIENCE = SLACK / 1000
 
 
 class Alarm(StrEnum):
-    """Kinds of alarm about the timestamps of heads."""
+    """Kinds of alarm that prove nothing: about the timestamps of heads, and about who vouches for them."""
 
     SILENCE = "silence"
     FUTURE = "future-head"
     GAP = "gap"
+    QUORUM = "quorum"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from kt_es.client.elsewhere import place_at
+from kt_es.client.elsewhere import Place, place_at
+from kt_es.client.vouching import NO_POLICIES, Policies
 from kt_es.errors import (
     CannotTellError,
     EquivocationError,
@@ -32,12 +33,13 @@ from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
 from kt_es.process.signals import Failure, Reload, Worker, reloading
-from projections.auditor import Notice, QueueCheck, Vigil
+from projections.auditor import Alarm, Notice, QueueCheck, Vigil
 from projections.cosigning.monitoring import CosignerSettings, cosigning
 from projections.follower import Listener
 from projections.gossip import INTERVAL, Gossip, gossiping
 from projections.monitor_metrics import MonitorMetrics
 from projections.monitor_sources import LogSource, Source, TileAddress, TileSource
+from projections.quorums import Quorums, watching_quorums
 from projections.status.board import Board, Monitored
 from projections.webhooks import Webhooks
 
@@ -71,6 +73,7 @@ class MonitorSettings:
     webhooks: tuple[str, ...] = ()  # URLs that evidence is posted to
     tiles: TileAddress | None = None
     cosigner: CosignerSettings | None = None  # None cosigns nothing
+    policies: Policies = NO_POLICIES
 
 
 def serve(
@@ -126,17 +129,18 @@ def serve(
             stack.callback(board.closed)
             check_unconvicted(settings.data, ledger)
             metrics.resumed(ledger.committed)
-            vigil = Vigil(now, monotonic, lambda notice: _report(notice, metrics, board))
+            vigil = Vigil(now, monotonic, partial(_report, metrics=metrics, board=board))
             vigil.resumed(ledger.committed)
             if settings.metrics is not None:
                 stack.enter_context(_running(_head_watch(source, metrics)))
             check = source.queue_check(stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
             gossip = Gossip(elsewhere, ledger, now, agreed=metrics.compared)
-            board.gossip = gossip
+            board.gossip, quorums = gossip, _quorums(settings, elsewhere, ledger, metrics, board)
             with (
                 _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending,
                 gossiping(gossip, settings.also_interval, ending),
+                watching_quorums(quorums, settings.also_interval, ending),
                 cosigning(settings.cosigner, ledger, ending, board.show),
             ):
                 source.follow(ledger, listener, ending, outage)
@@ -196,9 +200,23 @@ def _report(notice: Notice, metrics: MonitorMetrics, board: Board) -> None:
     metrics.time_alarm(notice.alarm, raised=notice.raised)
     board.notice(notice)
     if notice.raised:
-        _LOG.error("clock alarm", kind=notice.alarm.value, problem=notice.sentence)
+        _LOG.error(f"{_kind(notice)} alarm", kind=notice.alarm.value, problem=notice.sentence)
     else:
-        _LOG.warning("clock alarm ends", kind=notice.alarm.value, what=notice.sentence)
+        _LOG.warning(f"{_kind(notice)} alarm ends", kind=notice.alarm.value, what=notice.sentence)
+
+
+def _quorums(
+    settings: MonitorSettings,
+    places: Sequence[Place],
+    ledger: Ledger,
+    metrics: MonitorMetrics,
+    board: Board,
+) -> Quorums:
+    return Quorums(settings.policies, places, ledger, partial(_report, metrics=metrics, board=board))
+
+
+def _kind(notice: Notice) -> str:
+    return "quorum" if notice.alarm is Alarm.QUORUM else "clock"
 
 
 @contextmanager

@@ -60,6 +60,7 @@ class MonitorMetrics:
                 "kt_monitor_future_head", "1 while the latest verified head is over a minute in the future"
             ),
             Alarm.GAP: gauge("kt_monitor_gap", "1 while the latest verified head is one that came too late"),
+            Alarm.QUORUM: gauge("kt_monitor_no_quorum", "1 while no quorum vouches for what was verified"),
         }
         self._compared = gauge(
             "kt_monitor_compared_timestamp_seconds",

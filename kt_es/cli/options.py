@@ -230,6 +230,17 @@ state_option = click.option(
 )
 
 ca_option = click.option("--ca", type=FILE, help="CA certificate of the server.")
+policy_options = options(
+    click.option("--policy", type=FILE, help="Require the quorum of witnesses in this tlog-policy file."),
+    click.option("--monitors", type=FILE, help="Require the quorum of monitors in this tlog-policy file."),
+    click.option(
+        "--policy-age",
+        type=Number(1),
+        default=AGE,
+        show_default=True,
+        help="Seconds by which the latest head may be newer than the cosigned one.",
+    ),
+)
 reach_options = options(
     click.option("--server", default="http://127.0.0.1:8080", show_default=True, help="The front end's URL."),
     click.option("--vkey", help="The directory's key, as its operator published it."),
@@ -240,16 +251,7 @@ reach_options = options(
         type=Number(0.1),
         help=f"Seconds for each call; default {LOOKUP_TIMEOUT:.0f}, for changes {CHANGE_TIMEOUT:.0f}.",
     ),
-    click.option("--policy", type=FILE, help="Require the quorum of witnesses in this tlog-policy file."),
-    click.option("--monitors", type=FILE, help="Require the quorum of monitors in this tlog-policy file."),
-    click.option(
-        "--policy-age",
-        type=Number(1),
-        default=AGE,
-        show_default=True,
-        metavar="SECONDS",
-        help="How much newer than the cosigned head the latest head may be.",
-    ),
+    policy_options,
 )
 """The fields of ``Reach``."""
 
@@ -273,8 +275,7 @@ also_option = click.option(
     "--also",
     metavar="URL|FILE",
     multiple=True,
-    help="Compare with what a front end, monitor or witness shows at URL, or with a saved checkpoint in "
-    "a file; may be given several times.",
+    help="Compare with what others show, at URL or in FILE; repeatable.",
 )
 patience_option = click.option(
     "--patience",

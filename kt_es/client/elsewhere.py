@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
+from kt_es.api.codec import decode_model
+from kt_es.api.cosigned import CosignedBody
+from kt_es.api.operations import COSIGNED
 from kt_es.client.transport import Transport
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import MalformedError, RefusedError, UnavailableError
@@ -155,6 +158,17 @@ class Elsewhere:
                 yield log, checkpoint
         if not found:
             raise UnavailableError(f"{self.url} shows no checkpoint of this directory; check the address")
+
+    def cosigned(self) -> tuple[str, ...]:
+        """Return the cosigned heads that a front end shows; nothing of them is verified. Others show none.
+
+        Raises ``UnavailableError`` and ``MalformedError``.
+        """
+        try:
+            answer = self._http.get(COSIGNED.path, self._http.deadline(), patient=False)
+        except RefusedError:
+            return ()
+        return decode_model(CosignedBody, answer.body).heads
 
     def evidence(self) -> Iterator[bytes]:
         """Yield the evidence that a monitor shows, up to ``_MOST_EVIDENCE`` files. Others show none."""

@@ -57,6 +57,10 @@ class Policies:
             yield "monitors", self.monitors
 
 
+NO_POLICIES: Final = Policies()
+"""Nobody has to vouch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Voucher:
     """A cosigner, ``name`` in its policy, vouches up to ``epoch``, as of ``time`` in seconds since 1970."""
@@ -104,14 +108,7 @@ class Vouching:
         self._policies = policies
         self._until = 0.0
         self._busy = threading.local()
-        self._keys: Mapping[str, Mapping[CosignerKey, str]] = {
-            kind: {
-                CosignerKey.parse(cosigner.vkey): cosigner.name
-                for cosigner in policy.cosigners
-                if _is_usable(cosigner.vkey)
-            }
-            for kind, policy in policies.named()
-        }
+        self._keys = cosigner_keys(policies)
 
     def gate(self, deadline: float) -> None:
         """Raise ``NoQuorumError`` unless the policies are satisfied for what the client trusts now.
@@ -197,6 +194,18 @@ class Vouching:
     def _timestamp(self, epoch: int, deadline: float) -> int:
         session = self._session
         return session.ask(lambda trusted: session.asked(trusted, epoch, deadline), deadline).head.timestamp
+
+
+def cosigner_keys(policies: Policies) -> Mapping[str, Mapping[CosignerKey, str]]:
+    """Return the keys that can be verified here, with the names in their policy, by the kind of policy."""
+    return {
+        kind: {
+            CosignerKey.parse(cosigner.vkey): cosigner.name
+            for cosigner in policy.cosigners
+            if _is_usable(cosigner.vkey)
+        }
+        for kind, policy in policies.named()
+    }
 
 
 def quorum_epoch(policy: Policy, epochs: Mapping[str, int]) -> int | None:

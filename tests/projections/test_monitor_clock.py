@@ -121,7 +121,12 @@ def test_a_gap_is_reported_and_ends_with_a_head_in_time() -> None:
 
 def test_the_alarms_are_metrics() -> None:
     metrics = MonitorMetrics(lambda: b.START, lambda: 0.0)
-    names = {Alarm.SILENCE: "silence", Alarm.FUTURE: "future_head", Alarm.GAP: "gap"}
+    names = {
+        Alarm.SILENCE: "silence",
+        Alarm.FUTURE: "future_head",
+        Alarm.GAP: "gap",
+        Alarm.QUORUM: "no_quorum",
+    }
     for alarm in Alarm:
         name = f"kt_monitor_{names[alarm]}"
         assert metrics.registry.get_sample_value(name) == 0

@@ -1,4 +1,4 @@
-"""Options of a monitor that cosigns."""
+"""Options by which a monitor takes part among others: it compares, asks who vouches, and cosigns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kt_es.cli.options import NEW_FOLDER, Number, options
+from kt_es.cli.options import NEW_FOLDER, Number, also_option, options, policy_options
 from kt_es.config import Settings
 from kt_es.errors import ConfigError
 from projections.cosigning.monitoring import CosignerSettings
@@ -34,6 +34,20 @@ cosigner_options = options(
     ),
 )
 """Whether and how a monitor cosigns: ``cosigner_of`` reads them."""
+
+monitor_options = options(
+    also_option,
+    click.option(
+        "--webhook",
+        "webhooks",
+        metavar="URL",
+        multiple=True,
+        help="Post evidence to URL until it is accepted; default as in kt.toml. May be given several times.",
+    ),
+    policy_options,
+    cosigner_options,
+)
+"""What connects a monitor with others."""
 
 
 def cosigner_of(

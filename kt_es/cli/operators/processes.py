@@ -11,10 +11,9 @@ import click
 
 from kt_es.cli.addresses import address
 from kt_es.cli.auditors.tiled import from_option, refuse_without_from, tile_address, tile_settings
-from kt_es.cli.operators.cosigner import cosigner_of, cosigner_options
+from kt_es.cli.operators.cosigner import cosigner_of, monitor_options
 from kt_es.cli.options import (
     Number,
-    also_option,
     data_option,
     log_option,
     metrics_option,
@@ -22,6 +21,7 @@ from kt_es.cli.options import (
     with_common_options,
 )
 from kt_es.cli.output import configure_logs, logs_of, output_of, settings_of, stop_on_signals
+from kt_es.cli.policies import read_policies
 from kt_es.cli.supervisor import tell_parent
 from kt_es.config_tables import FrontendTable
 from kt_es.errors import ConfigError
@@ -229,15 +229,7 @@ def _prepare(logs: str, name: str) -> None:
     default=None,
     help="End with code 7 if no head comes in time; default as in kt.toml.",
 )
-@also_option
-@click.option(
-    "--webhook",
-    "webhooks",
-    metavar="URL",
-    multiple=True,
-    help="Post evidence to URL until it is accepted; default as in kt.toml. May be given several times.",
-)
-@cosigner_options
+@monitor_options
 @click.pass_context
 def monitor_command(
     context: click.Context,
@@ -252,6 +244,9 @@ def monitor_command(
     exit_on_silence: bool | None,
     also: tuple[str, ...],
     webhooks: tuple[str, ...],
+    policy: Path | None,
+    monitors: Path | None,
+    policy_age: float,
     **cosigner: Any,
 ) -> None:
     """Replay and verify both logs as they grow, and end with an alarm at the first difference.
@@ -283,6 +278,7 @@ def monitor_command(
             webhooks or table.webhooks,
             tiles,
             cosigner_of(settings, **cosigner),
+            read_policies(policy, monitors, policy_age),
         )
 
     serve_monitor(read(), stop_on_signals(), read)
