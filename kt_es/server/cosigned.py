@@ -166,7 +166,7 @@ class CosignedHeads:
 
     def _read(self, data: bytes) -> _Read:
         if len(data) > MAX_COSIGNED_NOTE:
-            raise MalformedError("note", f"must have at most {MAX_COSIGNED_NOTE} bytes, has {len(data)}")
+            raise MalformedError("note", f"must have at most {MAX_COSIGNED_NOTE} bytes")
         note = parse_note(data)
         checkpoint = Checkpoint.parse(note.text)
         log = self._origins.get(checkpoint.origin)
