@@ -41,7 +41,10 @@ def said_of(data: bytes) -> int:
 
 
 class TiledLogs:
-    """The two logs that ``tiles`` has. Close it after use, but not before ``tiles``: one thread uses it."""
+    """The two logs that ``tiles`` has, for one thread. Close it after use, and before ``tiles``.
+
+    Every method raises what ``Tiles`` raises as ``UnavailableError``.
+    """
 
     def __init__(self, tiles: Tiles) -> None:
         self._tiles = tiles
@@ -55,6 +58,10 @@ class TiledLogs:
         self._fetching.shutdown(cancel_futures=True)
 
     def shown(self, log: LogName, origin: str) -> Shown:
+        """Return the checkpoint of ``log``, whose origin must be ``origin``.
+
+        Raises ``MisfitError`` for anything but a checkpoint, and ``VerificationError`` for another log's.
+        """
         data = self._tiles.checkpoint(log)
         try:
             note = parse_note(data)
@@ -73,17 +80,20 @@ class TiledLogs:
         return Shown(log, note, said)
 
     def tiled(self, shown: Shown) -> TiledLog:
+        """Return the log of a checkpoint. Raises ``DivergenceError`` if its tiles do not make it up."""
         try:
             return TiledLog(shown.said.size, shown.said.root, partial(self._tiles.tile, shown.log))
         except (MalformedError, VerificationError) as error:
             raise self.wrong(shown.log, error) from None
 
     def wrong(self, log: LogName, error: MalformedError | VerificationError) -> DivergenceError:
+        """Return the error for a file that is not the one of the checkpoint."""
         return DivergenceError(
             f"log of {log}: the tiles at {self._tiles.url} are not those of its checkpoint: {error.problem}"
         )
 
     def leaf(self, log: LogName, tiled: TiledLog, leaf: int) -> bytes:
+        """Return one leaf. Raises ``DivergenceError``."""
         with_rest = self.entries(log, tiled, leaf)
         try:
             return next(with_rest)
@@ -91,7 +101,10 @@ class TiledLogs:
             with_rest.close()
 
     def entries(self, log: LogName, tiled: TiledLog, start: int) -> Generator[bytes, None, None]:
-        """Yield the verified leaves of a log from number ``start`` on. Bundles are fetched ahead."""
+        """Yield the verified leaves of a log from number ``start`` on. Bundles are fetched ahead.
+
+        Raises ``DivergenceError`` for a leaf that is not the one of the checkpoint.
+        """
         size = tiled.state.size
         indices = iter(range(start // TILE_WIDTH, -(-size // TILE_WIDTH)))
         fetched: deque[tuple[int, Future[list[bytes]]]] = deque()
