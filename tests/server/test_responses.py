@@ -128,9 +128,9 @@ def test_whatever_the_log_answers_nobody_sees_it(
 # Limits, counts and epochs; parameters' names; sentences of checks of what the request holds; denials.
 MAY_BE_NAMED = {
     "AWAY", "MAX_COSIGNED_NOTE", "MAX_ERASURE", "MAX_HEAD", "MAX_HEADERS", "MAX_MUTATION", "MAX_PROFILE",
-    "MAX_RANGE", "STORE_ROWS", "committed.epoch", "committed.heads.size", "first", "items", "last", "last - first + 1",
-    "error.problem", "log", "only", "part", "place", "problem", "seen[name]", "request.route.body",
-    "self.why_no_epoch()", "self.limit", "since",
+    "MAX_RANGE", "STORE_ROWS", "committed.epoch", "committed.heads.size", "first", "items", "last",
+    "last - first + 1", "error.problem", "log", "only", "part", "place", "problem", "seen[name]",
+    "request.route.body", "self.why_no_epoch()", "self.limit", "since",
 }  # fmt: skip
 
 
