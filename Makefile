@@ -33,8 +33,11 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# One more than two processors, because tests wait for processes and disks a quarter of their time.
+WORKERS ?= 3
+
 test: check
-	.venv/bin/python -m pytest -n 2 --dist worksteal
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 # The same Python with the other client library: what is used from Python 3.14 on, tried on this one.
 .venv-kurrentdb/.installed: pyproject.toml constraints.txt tools/requirements.py
@@ -50,7 +53,7 @@ test: check
 
 .PHONY: test-kurrentdb
 test-kurrentdb: .venv-kurrentdb/.installed
-	.venv-kurrentdb/bin/python -m pytest -n 2 --dist worksteal tests/contracts tests/eventstore \
+	.venv-kurrentdb/bin/python -m pytest -n $(WORKERS) --dist worksteal tests/contracts tests/eventstore \
 	  tests/node/test_ops.py tests/node/test_ops_bench.py tests/node/test_passwords.py tests/node/test_security.py \
 	  tests/node/test_stopping.py
 	.venv-kurrentdb/bin/kt demo $(KT_DEMO_ARGS)

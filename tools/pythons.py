@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PURE = ("crypto", "formats", "core", "merkle", "client", "importers", "process")
 # The folders of tests that take a few minutes together.
 QUICK = (*PURE, "ledger", "cli", "projections", "signer")
-PYTEST = ("-q", "-n", "2", "--dist", "worksteal")
+PYTEST = ("-q", "-n", "3", "--dist", "worksteal")
 INSTALL = ("install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt")
 PROBE = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
 
