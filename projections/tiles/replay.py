@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
 
-from kt_es.errors import DivergenceError, MalformedError, RollbackError, VerificationError
+from kt_es.errors import DivergenceError, MalformedError, RollbackError, UnavailableError, VerificationError
 from kt_es.eventstore.streams import Event
 from kt_es.formats.heads import HeadEvent, SignedMapHead, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.notes import verifier_key
@@ -68,6 +68,7 @@ class TiledReplay:
         self.ledger = ledger
         self.is_current = False
         self.published = (0, 0)
+        self._latest: tuple[Shown, Shown] | None = None
 
     def close(self) -> None:
         self._logs.close()
@@ -85,12 +86,32 @@ class TiledReplay:
             EquivocationError: It shows another log than the one that was verified here, and the directory
                 signed both.
         """
+        try:
+            yield from self._look(*self._shown(), on_head)
+        except DivergenceError as error:
+            before = self._latest
+            try:
+                now = self._shown()
+            except UnavailableError:
+                raise error from None
+            if now == before:
+                raise
+            # The server has turned to other files in between. What it shows now may be evidence.
+            yield from self._look(*now, on_head)
+
+    def _shown(self) -> tuple[Shown, Shown]:
+        """Return the checkpoints of both logs."""
+        origin = self.ledger.committed.standing.origin
+        # The log of mutations is at least as long as the heads need if it is asked for after them.
+        heads = self._logs.shown("heads", heads_origin(origin))
+        self._latest = heads, self._logs.shown("mutations", mutations_origin(origin))
+        return self._latest
+
+    def _look(
+        self, shown: Shown, shown_then: Shown, on_head: Callable[[], None]
+    ) -> Generator[ReplayedEpoch, None, None]:
         self.is_current = False
         begun = self.ledger.committed
-        origin = begun.standing.origin
-        # The log of mutations is at least as long as the heads need if it is asked for after them.
-        shown = self._logs.shown("heads", heads_origin(origin))
-        shown_then = self._logs.shown("mutations", mutations_origin(origin))
         self.published = shown.said.size, shown_then.said.size
         heads = self._seen(shown, begun.heads)
         mutations = self._seen(shown_then, begun.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,27 @@ def test_other_records_under_the_same_heads_are_a_divergence_or_evidence(tmp_pat
     error = refused(theirs, ours)
     assert isinstance(error, EquivocationError)
     assert "the head of epoch 3 and a checkpoint name two different logs" in str(error)
+
+
+@pytest.mark.parametrize("reads", range(1, 8))
+def test_a_server_that_turns_to_another_log_while_it_is_read_is_convicted(reads: int, tmp_path: Path) -> None:
+    """Files of both logs together prove nothing, so they are not the last word."""
+    tiles = tiles_of(tmp_path / "ours", story(*NAMED, "zoe"))
+    theirs = exported(tmp_path / "theirs", story(*OTHER).log)
+
+    def turn(name: str, data: bytes) -> bytes:
+        if len(tiles.read) == reads:
+            tiles.folder = theirs
+        return data
+
+    tiles.change = turn
+    ledger = by_log(story(*NAMED))
+    # A file that is not there any more is an outage. After all files were read, nothing is noticed yet.
+    with suppress(EquivocationError, UnavailableError):
+        assert replay(tiles, ledger) == [4]
+    error = refused(tiles, ledger)
+    assert isinstance(error, EquivocationError)
+    assert error.evidence is not None
+    assert "signed two different heads" in (found := convict(Evidence.decode(error.evidence))) or (
+        "a checkpoint name two different logs" in found
+    )
