@@ -261,7 +261,7 @@ def _show_evidence(error: EquivocationError) -> None:
     if error.saved is not None:
         say(f"  the evidence is in {error.saved}; `kt verify` confirms it")
     elif error.evidence is not None:
-        say("  the evidence could not be saved; keep these lines, `kt verify` reads them:")
+        say("  the evidence is in no file yet: save these lines in one, `kt verify` reads them:")
         # Complete and unescaped, whatever its length.
         if takes_words():
             _LOG.error("evidence", armored=armored(error.evidence))

@@ -24,6 +24,7 @@ import structlog
 from kt_es.cli.supervisor import end_with_parent
 from kt_es.errors import EquivocationError, KtError, VerificationError
 from kt_es.extras import require
+from kt_es.formats.evidence import armored
 from kt_es.process.log_filters import without_password
 from kt_es.process.logs import configure, takes_words, words
 from kt_es.process.signals import stop_event
@@ -84,6 +85,9 @@ def failure(code: int, problem: str, error: KtError | None = None) -> dict[str, 
         document["step"] = error.step
     if isinstance(error, EquivocationError):
         document["evidence"] = None if error.saved is None else str(error.saved)
+        if error.saved is None and error.evidence is not None:
+            # Nothing else will have it once the command has ended.
+            document["armored"] = armored(error.evidence)
     return document
 
 

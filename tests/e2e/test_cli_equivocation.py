@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,5 +88,11 @@ def test_the_evidence_is_printed_where_no_disk_takes_it(first: Up, twin: Up, tmp
     ran = stranger.kt("checkpoint", code=5)
     saved = tmp_path / "terminal"
     saved.write_text(ran.err)
-    assert "could not be saved" in ran.err
-    assert "two different" in Stranger(tmp_path / "anybody").kt("verify", saved, code=5).out
+    assert "the evidence is in no file yet" in ran.err
+    anybody = Stranger(tmp_path / "anybody")
+    assert "two different" in anybody.kt("verify", saved, code=5).out
+    # A program that reads the document alone has the evidence as well.
+    error = json.loads(stranger.kt("--json", "checkpoint", code=5).out)["error"]
+    saved.write_text(error["armored"])
+    assert error["evidence"] is None
+    assert "two different" in anybody.kt("verify", saved, code=5).out

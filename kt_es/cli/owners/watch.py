@@ -201,7 +201,9 @@ class Watch:
         if saved is not None:
             self._output.note(f"  the evidence is in {saved}; `kt verify` confirms it")
         elif evidence is not None:
-            self._output.note("  the evidence could not be saved; keep these lines:")
+            self._output.note(
+                "  the evidence is in no file yet: save these lines in one, `kt verify` reads them:"
+            )
             for line in armored(evidence).splitlines():
                 self._output.note(line)
         self._alarm(
