@@ -168,8 +168,8 @@ def answer(member: Member, door: socket.socket) -> None:
         if ledger is None:
             return
         check_commit(ledger)
-        # Evidence is saved by the process that found it.
-        data = settings.data if followed is None else None
+        # Evidence is saved by the process that found it, which is a worker if a client has brought it.
+        data = settings.data
         service = answering(settings, ledger, vrf, connect_log, failure, data=data, followed=followed)
         service.metrics.ask = partial(member.ask, service)
         if followed is not None:

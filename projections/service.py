@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,7 @@ from kt_es.server.statuses import StatusReader
 from kt_es.server.store_watch import StoreWatch
 from kt_es.server.submission import Submissions
 from kt_es.server.tiles import TileReader
+from projections.conviction import Convictions
 from projections.cosigned import CosignedFollower
 from projections.followed import FollowedReplica
 from projections.follower import OpeningsFollower
@@ -101,6 +103,7 @@ class FrontendService:
         observers: Sequence[Observer] = (),
     ) -> None:
         self._failed = failed
+        self._failing = threading.Lock()  # held while one error is dealt with
         self._data = data
         self._connections = LogConnections(connect_log)
         connect_log = self._connections.connect
@@ -183,6 +186,7 @@ class FrontendService:
         self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
         self._mails = ThreadPoolExecutor(MAILERS, thread_name_prefix="mails")
         self._exposed = exposed
+        self._convictions = Convictions(data, ledger, self._fail)
         self.registration = Registration(
             registration,
             mail_limits or data,
@@ -228,6 +232,8 @@ class FrontendService:
         )
 
     def start(self) -> None:
+        """Start all threads. Raises ``ConfigError`` for evidence that cannot be read."""
+        self._convictions.begin()
         for worker in self._workers:
             worker.start()
 
@@ -266,6 +272,13 @@ class FrontendService:
         self._cosigned.committed()
 
     def _fail(self, error: KtError) -> None:
+        with self._failing:
+            self._failed_with(error)
+
+    def _failed_with(self, error: KtError) -> None:
+        if isinstance(error, _STAYS) and isinstance(self.directory.failure, _STAYS):
+            # It answers nothing already, and the first proof is enough.
+            return
         if isinstance(error, EquivocationError):
             keep(self._data, error)
         self.directory.failure = error
@@ -281,5 +294,6 @@ class FrontendService:
         return "; ".join(problem for problem in problems if problem) or None
 
     def _look(self, last: int) -> None:
+        self._convictions.look()
         self.backlog.look(last)
         self.health.look()

@@ -71,7 +71,7 @@ def check_unconvicted(data: Path | None, ledger: Ledger) -> None:
     ``ConfigError`` for a file that cannot be read.
     """
     origin, keys = ledger.committed.standing.origin, signer_keys(ledger)
-    for path in _files(data):
+    for path in evidence_files(data):
         try:
             with path.open("rb") as file:
                 kept = file.read(MAX_EVIDENCE_FILE + 1)
@@ -91,7 +91,8 @@ def signer_keys(ledger: Ledger) -> Set[PublicKey]:
     return {ledger.pinned}
 
 
-def _files(data: Path | None) -> Sequence[Path]:
+def evidence_files(data: Path | None) -> Sequence[Path]:
+    """Return the files in the folder of evidence below ``data``."""
     if data is None or not (data / FOLDER).is_dir():
         return ()
     return sorted(path for path in (data / FOLDER).iterdir() if not path.name.startswith("."))

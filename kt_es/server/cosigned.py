@@ -133,8 +133,10 @@ class CosignedHeads:
         Raises:
             RefusedError: The note is malformed, of another log or not by one of ``allowed``, or a signature
                 in it does not verify.
-            UnavailableError: Its checkpoint is not verified here yet.
+            UnavailableError: Its checkpoint is not verified here yet, or nothing is answered here any more.
         """
+        # A front end that has stopped compares nothing any more.
+        self._directory.committed()
         try:
             read = self._read(note.encode())
             if self._is_ahead(read):
@@ -183,6 +185,8 @@ class CosignedHeads:
         return read.checkpoint.size > _size(committed, read.log)
 
     def _take(self, read: _Read, cosigners: Sequence[CosignerKey]) -> None:
+        if self._directory.failure is not None:
+            return
         for key, each in self._verified(read, cosigners).items():
             with self._lock:
                 known = self._latest[read.log]

@@ -25,7 +25,7 @@ from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.map import LeafRef
 from kt_es.server.answers import FoundLookup, Indexer, OpeningReader, SlowError, answer_range, check_range
 from kt_es.server.renewing import renewed
-from kt_es.server.responses import NotNowError
+from kt_es.server.responses import NotNowError, stopped
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
 
@@ -72,7 +72,7 @@ class DirectoryReader:
     def committed(self) -> Committed:
         """Return the state to answer from."""
         if self.failure is not None:
-            raise NotNowError("this front end has stopped serving", retry_after=30.0)
+            raise NotNowError(stopped(self.failure), retry_after=30.0)
         committed = self.ledger.committed
         if committed.epoch == 0:
             raise NotNowError(f"this front end has no epoch yet: {self.why_no_epoch()}")

@@ -182,9 +182,19 @@ def _stopped(failure: KtError) -> Trouble:
         case RollbackError():
             return Trouble(NotReadyReason.ROLLBACK, f"stopped serving: {failure}")
         case EquivocationError():
-            return Trouble(NotReadyReason.EQUIVOCATION, f"stopped serving: {failure}")
+            return Trouble(NotReadyReason.EQUIVOCATION, _convicted(failure))
     problem = "stopped serving: the logs, or the data here, are not what they must be"
     return Trouble(NotReadyReason.DIVERGENCE, problem)
+
+
+def _convicted(failure: EquivocationError) -> str:
+    # No answer names a path: the log line "stopped serving" does.
+    if failure.saved is None:
+        return f"stopped serving: {failure}; the evidence is not saved, see the log of this front end"
+    return (
+        f"stopped serving: {failure}; the evidence is {failure.saved.name} in the folder evidence of "
+        "frontend.data: publish it, move it away once the case is settled, and restart this front end"
+    )
 
 
 class Metrics:

@@ -23,6 +23,7 @@ from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
 from kt_es.errors import (
     AccessDeniedError,
     DiskFullError,
+    EquivocationError,
     KtError,
     MalformedError,
     RefusedError,
@@ -135,6 +136,16 @@ def _without_streams_in(value: Any) -> Any:
 
 class NotNowError(UnavailableError):
     """An outage whose message is for clients. Messages of the log's client name streams and hosts."""
+
+
+def stopped(failure: KtError) -> str:
+    """Return why nothing is answered after ``failure``, in words for clients."""
+    if isinstance(failure, EquivocationError):
+        return (
+            "this front end has stopped serving, as its directory is convicted: it signed two histories. "
+            "Do not trust it, and ask its operator or a monitor for the evidence"
+        )
+    return "this front end has stopped serving"
 
 
 AWAY = "the event log cannot be reached"
