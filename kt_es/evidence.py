@@ -101,6 +101,13 @@ def convicted_elsewhere(shown: bytes, origin: str, keys: Set[PublicKey]) -> Equi
     return EquivocationError("convicted", sentence, data)
 
 
+def shown_by(error: EquivocationError, *places: str) -> EquivocationError:
+    """Return ``error`` with the places that showed the contradicting statements in its sentence."""
+    named = EquivocationError(error.step, f"{error.problem}; shown by {' and '.join(places)}", error.evidence)
+    named.saved = error.saved
+    return named
+
+
 def contradicting_heads(
     step: str, origin: str, configs: Sequence[SignedConfig], first: bytes, second: bytes
 ) -> EquivocationError | None:

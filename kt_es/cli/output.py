@@ -114,6 +114,10 @@ class Output:
         if not self.quiet:
             say(text)
 
+    def warn(self, text: str) -> None:
+        """Print what a quiet command must say, too."""
+        say(text)
+
     def data(self, document: dict[str, Any], lines: Iterable[str]) -> None:
         """Print the answer: ``document`` with ``--json``, otherwise ``lines``."""
         self.has_data = True

@@ -23,7 +23,7 @@ The network (the JSON of requests and answers is declared in ``kt_es.api``):
 - ``deadlines``, ``attempts``, ``transport``: HTTP with bounded time, bounded answers and retries
 - ``directory``: how the state of a directory begins, grows and is stored
 - ``session``: questions: lookup, head, range, history; ``batching``: many labels; ``statuses``: submissions
-- ``elsewhere``, ``comparing``: checkpoints that others were shown, beside the trusted log
+- ``elsewhere``, ``ahead``, ``checkpoints``, ``comparing``: what others were shown, beside the trusted log
 - ``vouching``: who vouches for the trusted log, and whether that is enough
 
 What programs use:

@@ -2,44 +2,46 @@
 
 The client's own front end proves that the checkpoint is an earlier state of the same log. If it is not, the
 front end has to show the head of that size, which a client needs as the second statement of the evidence.
+
+A checkpoint of a longer log is compared at the size of the client's own log, if the other place proves how
+its log continues. Otherwise it is kept in the client's state until its own front end has as many leaves.
 """
 
 from __future__ import annotations
 
 import ssl
-import time
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
 from kt_es.api.codec import decode_model
 from kt_es.api.cosigned import WatchersBody
 from kt_es.api.operations import WATCHERS
-from kt_es.api.paths import head_path
-from kt_es.client.directory import read_head
+from kt_es.client.ahead import Ahead, forget_ahead, keep_ahead, kept_ahead
+from kt_es.client.checkpoints import STEP, AheadError, compare_checkpoint, named
 from kt_es.client.elsewhere import LogName, Place, place_at
 from kt_es.client.heads import contradictions
-from kt_es.client.session import DirectoryHead, Session
-from kt_es.client.trusted import Trusted
-from kt_es.errors import MalformedError, RefusedError, UnavailableError, VerificationError
-from kt_es.evidence import contradicting_head, convicted_elsewhere
-from kt_es.formats.heads import Checkpoint, mutations_origin
+from kt_es.client.session import Session
+from kt_es.errors import (
+    CannotTellError,
+    MalformedError,
+    RefusedError,
+    UnavailableError,
+    VerificationError,
+)
+from kt_es.evidence import convicted_elsewhere, shown_by
 from kt_es.merkle.verify import log_root_from_consistency
 from kt_es.process.network import is_loopback, is_safe
 
-_PAUSE: Final = 0.3
-"""Seconds between two questions to a front end that is behind."""
+_SLACK: Final = 60_000
+"""Milliseconds that a front end may be behind others, beside an interval of the directory."""
 
 MOST_WATCHERS: Final = 8
 """Watchers of a directory that one client compares with."""
 
 _MAX_WATCHERS: Final = 512 * 1024
 _MAX_URL: Final = 2048
-
-STEP: Final = "comparison"
-"""The step of a ``VerificationError`` about a log that the directory signed, and that is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +104,114 @@ class Comparing:
             VerificationError: Step "checkpoint": the directory has not signed what is shown there. Step
                 "comparison": it signed another log, and its front end withholds the second statement.
             UnavailableError: Nobody answers there or at the client's front end, or one that is behind does
-                not catch up in time.
+                not catch up in time. Then the checkpoint is kept and compared later.
+            CannotTellError: Step "comparison"; an earlier checkpoint from there could not be compared within
+                max_interval and a minute.
         """
         return self._compare(where, timeout, public=False)
+
+    def settle(self, *, timeout: float | None = None) -> tuple[Comparison, ...]:
+        """Compare the checkpoints that were ahead before, as far as the client's front end has their leaves.
+
+        Raises:
+            EquivocationError, VerificationError, UnavailableError: As ``compare``.
+            CannotTellError: A checkpoint could not be compared within max_interval and a minute.
+        """
+        found, late = self._settle(self._session.transport.deadline(timeout))
+        for error in late.values():
+            raise error
+        return found
+
+    def _settle(self, deadline: float) -> tuple[tuple[Comparison, ...], dict[str, CannotTellError]]:
+        """Return what was compared now, and an error for each place whose checkpoint waits for too long."""
+        store, found = self._session.directory.store, []
+        late: dict[str, CannotTellError] = {}
+        for one in kept_ahead(store):
+            data = one.checkpoint.encode()
+            try:
+                size = compare_checkpoint(
+                    self._session, one.log, data, deadline, where=one.where, waits=False
+                )
+            except AheadError as error:
+                waited = self._session.now() - one.since
+                if waited > error.max_interval + _SLACK:
+                    late[one.where] = CannotTellError(
+                        STEP,
+                        f"{one.where} showed a signed log of {error.claimed.size} leaves "
+                        f"{waited // 1000} s ago, and {self._session.transport.base_url} still has only "
+                        f"{error.size} of them: it is behind, or withholds them; ask another front end",
+                    )
+                continue
+            forget_ahead(store, one)
+            found.append(Comparison(one.where, one.log, size))
+        return tuple(found), late
 
     def _compare(self, where: str, timeout: float | None, *, public: bool) -> tuple[Comparison, ...]:
         deadline = self._session.transport.deadline(timeout)
         origin = self._session.directory.trusted(deadline).origin
         with closing(place_at(where, origin, verify=self._verify, public=public)) as place:
+            late = self._settle(deadline)[1].get(_name(place))
             self._convict(place, deadline)
-            return tuple(
-                Comparison(place.url, log, compare_checkpoint(self._session, log, checkpoint, deadline))
-                for log, checkpoint in place.checkpoints()
-            )
+            try:
+                found = tuple(
+                    Comparison(place.url, log, self._compared(place, log, checkpoint, deadline))
+                    for log, checkpoint in place.checkpoints()
+                )
+            except AheadError as error:
+                raise late or error from None
+            if late is not None:
+                raise late
+            return found
+
+    def _compared(self, place: Place, log: LogName, checkpoint: bytes, deadline: float) -> int:
+        """Compare one checkpoint of ``place``; keep it if that is not possible yet. Return its size."""
+        try:
+            return compare_checkpoint(self._session, log, checkpoint, deadline, where=place.url, waits=False)
+        except AheadError as error:
+            ahead = error
+        if self._continues(place, log, ahead):
+            return ahead.claimed.size
+        where = _name(place)
+        one = Ahead(where, log, self._session.now(), checkpoint.decode())
+        store = self._session.directory.store
+        if any((each.where, each.log) == (where, log) for each in kept_ahead(store)):
+            raise ahead
+        is_kept = keep_ahead(store, one)
+        try:
+            size = compare_checkpoint(self._session, log, checkpoint, deadline, where=place.url)
+        except AheadError as error:
+            raise error if is_kept else error.forgotten() from None
+        forget_ahead(store, one)
+        return size
+
+    def _continues(self, place: Place, log: LogName, ahead: AheadError) -> bool:
+        """Return whether ``place`` proves that its log continues the one of this client.
+
+        Raises ``EquivocationError`` if it shows instead that the directory signed another log.
+        """
+        head, claimed, ours = ahead.head, ahead.claimed, ahead.size
+        root = head.proven.checkpoint.root if log == "heads" else head.head.log_root
+        try:
+            proof = place.consistency(log, ours, claimed.size)
+            if proof is None:
+                return False
+            if log_root_from_consistency(ours, claimed.size, root, proof) == claimed.root:
+                return True
+        except (MalformedError, VerificationError):
+            pass  # No proof convicts; what the place has signed does.
+        except UnavailableError:
+            return False
+        try:
+            reply = place.head(head.head.epoch)
+        except (MalformedError, UnavailableError):
+            return False
+        if reply is not None:
+            texts = [head.heads_checkpoint, reply.heads_checkpoint, reply.latest_checkpoint]
+            after = replace(head.proven.after, smh=head.smh)
+            with self._session.directory.saving():
+                for contradiction in contradictions(after, reply.smh, texts):
+                    raise named(contradiction, self._session, place.url)
+        return False
 
     def _convict(self, place: Place, deadline: float) -> None:
         """Raise ``EquivocationError`` if the place has evidence against the directory."""
@@ -124,98 +221,9 @@ class Comparing:
         for shown in place.evidence():
             if error := convicted_elsewhere(shown, trusted.origin, keys):
                 with directory.saving():
-                    raise error
+                    raise shown_by(error, place.url)
 
 
-def compare_checkpoint(session: Session, log: LogName, encoded: bytes, deadline: float) -> int:
-    """Compare one checkpoint, and return its size. Raises as ``Comparing.compare``."""
-    try:
-        text = encoded.decode()
-    except UnicodeDecodeError:
-        raise VerificationError("checkpoint", "is not valid UTF-8") from None
-    compare = _compare_heads if log == "heads" else _compare_mutations
-    return session.ask(lambda trusted: compare(session, trusted, text, deadline), deadline)
-
-
-def _compare_heads(session: Session, trusted: Trusted, text: str, deadline: float) -> int:
-    claimed = trusted.open(text, 0)
-    head = _caught_up(session, trusted, claimed, lambda head: head.proven.checkpoint.size, deadline)
-    ours = head.proven.checkpoint
-    if _is_earlier(session, "heads", claimed, ours, deadline):
-        return claimed.size
-    # Signed by the directory, and another log: its front end must still have the checkpoint of that size.
-    try:
-        reply = read_head(session.transport.get(head_path(claimed.size), deadline).body)
-    except RefusedError:
-        raise _withheld(session, claimed, "heads") from None
-    for contradiction in contradictions(
-        head.proven.after, reply.smh, [reply.heads_checkpoint, reply.latest_checkpoint, text]
-    ):
-        raise contradiction
-    raise _withheld(session, claimed, "heads")
-
-
-def _compare_mutations(session: Session, trusted: Trusted, text: str, deadline: float) -> int:
-    origin = mutations_origin(trusted.origin)
-    claimed = trusted.open(text, 0, origin)
-    head = _caught_up(session, trusted, claimed, lambda head: head.head.log_size, deadline)
-    ours = Checkpoint(origin, head.head.log_size, head.head.log_root)
-    if _is_earlier(session, "mutations", claimed, ours, deadline):
-        return claimed.size
-    low, high = 1, head.head.epoch
-    while low <= high:
-        middle = (low + high) // 2
-        try:
-            shown = session.asked(head.proven.after, middle, deadline)
-        except RefusedError:
-            break
-        if shown.head.log_size == claimed.size:
-            after = shown.proven.after
-            found = contradicting_head(STEP, after.origin, after.configs, shown.smh, text)
-            raise found or _withheld(session, claimed, "mutations")
-        low, high = (middle + 1, high) if shown.head.log_size < claimed.size else (low, middle - 1)
-    raise _withheld(session, claimed, "mutations")
-
-
-def _caught_up(
-    session: Session,
-    trusted: Trusted,
-    claimed: Checkpoint,
-    size_of: Callable[[DirectoryHead], int],
-    deadline: float,
-) -> DirectoryHead:
-    """Return a verified head of the client's front end whose log is at least as long as ``claimed``."""
-    while True:
-        head = session.asked(trusted, None, deadline)
-        trusted = head.proven.after
-        if size_of(head) >= claimed.size:
-            return head
-        if time.monotonic() + _PAUSE >= deadline:
-            raise UnavailableError(
-                f"{session.transport.base_url} has {size_of(head)} of the {claimed.size} leaves of "
-                f"{claimed.origin} that are shown elsewhere; it is behind, or withholds them"
-            )
-        time.sleep(_PAUSE)
-
-
-def _is_earlier(
-    session: Session, log: LogName, claimed: Checkpoint, ours: Checkpoint, deadline: float
-) -> bool:
-    """Return whether the front end proves that ``claimed`` is an earlier state of ``ours``."""
-    if claimed.size == 0:
-        return True
-    if claimed.size == ours.size:
-        return claimed.root == ours.root
-    proof = session.directory.consistency(log, claimed.size, ours.size, deadline)
-    try:
-        return log_root_from_consistency(claimed.size, ours.size, claimed.root, proof) == ours.root
-    except (MalformedError, VerificationError):
-        return False
-
-
-def _withheld(session: Session, claimed: Checkpoint, log: LogName) -> VerificationError:
-    return VerificationError(
-        STEP,
-        f"the directory signed another log of {log} with {claimed.size} leaves than "
-        f"{session.transport.base_url} shows, which does not show its own statement of that size",
-    )
+def _name(place: Place) -> str:
+    """The name of a place in the state. The path of a file may have bytes that are no UTF-8."""
+    return place.url.encode(errors="replace").decode()

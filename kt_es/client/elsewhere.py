@@ -13,7 +13,9 @@ from typing import Final, Literal, Protocol
 
 from kt_es.api.codec import decode_model
 from kt_es.api.cosigned import CosignedBody
+from kt_es.api.models import ConsistencyBody, HeadBody
 from kt_es.api.operations import COSIGNED
+from kt_es.api.paths import consistency_path, head_path
 from kt_es.client.transport import Transport
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import MalformedError, RefusedError, UnavailableError
@@ -46,6 +48,18 @@ class Place(Protocol):
     def evidence(self) -> Iterator[bytes]:
         """Yield what is said to be evidence there. Nothing of it is verified. Raises ``UnavailableError``."""
 
+    def consistency(self, log: LogName, first: int, second: int) -> tuple[bytes, ...] | None:
+        """Return its proof between two sizes of a log, unverified; None where it serves no proofs.
+
+        Raises ``UnavailableError`` and ``MalformedError``.
+        """
+
+    def head(self, epoch: int) -> HeadBody | None:
+        """Return its statement about an epoch, unverified; None where it serves no heads.
+
+        Raises ``UnavailableError`` and ``MalformedError``.
+        """
+
     def close(self) -> None: ...
 
 
@@ -74,6 +88,12 @@ class SavedCheckpoint:
 
     def close(self) -> None:
         """A file is not kept open."""
+
+    def consistency(self, log: LogName, first: int, second: int) -> None:
+        """A file proves nothing about other sizes."""
+
+    def head(self, epoch: int) -> None:
+        """A file has no heads."""
 
     def evidence(self) -> Iterator[bytes]:
         data = self._read()
@@ -169,6 +189,22 @@ class Elsewhere:
         except RefusedError:
             return ()
         return decode_model(CosignedBody, answer.body).heads
+
+    def consistency(self, log: LogName, first: int, second: int) -> tuple[bytes, ...] | None:
+        try:
+            answer = self._http.get(
+                consistency_path(log, first, second), self._http.deadline(), patient=False
+            )
+        except RefusedError:
+            return None
+        return decode_model(ConsistencyBody, answer.body).hashes
+
+    def head(self, epoch: int) -> HeadBody | None:
+        try:
+            answer = self._http.get(head_path(epoch), self._http.deadline(), patient=False)
+        except RefusedError:
+            return None
+        return decode_model(HeadBody, answer.body)
 
     def evidence(self) -> Iterator[bytes]:
         """Yield the evidence that a monitor shows, up to ``_MOST_EVIDENCE`` files. Others show none."""

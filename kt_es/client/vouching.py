@@ -21,7 +21,7 @@ from typing import Final
 from kt_es.api.codec import decode_model
 from kt_es.api.cosigned import CosignedBody
 from kt_es.api.operations import COSIGNED
-from kt_es.client.comparing import compare_checkpoint
+from kt_es.client.checkpoints import compare_checkpoint
 from kt_es.client.session import Session
 from kt_es.errors import EquivocationError, MalformedError, NoQuorumError, RefusedError, VerificationError
 from kt_es.formats.cosignatures import COSIGNATURE, CosignerKey, read_cosigned

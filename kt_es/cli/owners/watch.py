@@ -98,7 +98,7 @@ def watch_command(
                 break
             stop.wait(interval)
     document: Document = {"labels": list(labels), "alarms": list(watch.alarms)}
-    gravest = watch.gravest(once)
+    gravest = watch.gravest(once) or others.late
     if gravest is not None:
         document["error"] = failure(gravest.exit_code, without_password(str(gravest)), gravest)
     output.data(document, [])

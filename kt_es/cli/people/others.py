@@ -9,9 +9,19 @@ import click
 
 from kt_es.cli.options import also_option, options
 from kt_es.cli.output import Output
+from kt_es.client.checkpoints import STEP
 from kt_es.client.client import Client
-from kt_es.client.comparing import STEP, Comparison
-from kt_es.errors import EquivocationError, MalformedError, UnavailableError, VerificationError, counted
+from kt_es.client.comparing import Comparison
+from kt_es.errors import (
+    CannotTellError,
+    EquivocationError,
+    MalformedError,
+    UnavailableError,
+    VerificationError,
+    counted,
+)
+
+NOBODY = "the directory names nobody who watches it, so it was compared with none of them"
 
 others_options = options(
     also_option,
@@ -32,19 +42,33 @@ def compare_with(output: Output, client: Client, also: Sequence[str], watchers: 
     Raises:
         EquivocationError: The directory signed two logs that cannot both be true.
         VerificationError: It signed another log, and the proof is withheld.
+        CannotTellError: What others have shown before could not be compared for too long.
     """
+    late = _late(output, client)
+    places = _places(client, also, watchers)
+    if watchers and len(places) == len(dict.fromkeys(also)):
+        output.warn(f"  {NOBODY}")
     found = []
-    for where, compare in _places(client, also, watchers):
+    for where, compare in places:
         document = _compared(where, compare)
         found.append(document)
         _tell(output, document)
-    return {"compared": found} if found else {}
+    if late is not None:
+        raise late
+    if not also and not watchers:
+        return {}
+    return {"compared": found, **({"watchers": len(places) - len(dict.fromkeys(also))} if watchers else {})}
 
 
 class Others:
-    """Compares again and again. What stays the same is printed once."""
+    """Compares again and again. What stays the same is printed once.
+
+    Attributes:
+        late: A checkpoint waits for too long to be compared; None if none does.
+    """
 
     def __init__(self, output: Output, client: Client, also: Sequence[str], watchers: bool) -> None:
+        self.late: CannotTellError | None = None
         self._output = output
         self._client = client
         self._also = also
@@ -54,10 +78,20 @@ class Others:
     def look(self) -> Iterator[tuple[str, VerificationError]]:
         """Compare with each place, and yield those that contradict what this client trusts, and why."""
         try:
+            before, self.late = self.late, _late(self._output, self._client)
+        except VerificationError as error:
+            yield "what others have shown before", error
+            return
+        if self.late is not None and before is None:
+            self._output.warn(f"  {self.late}")
+        try:
             places = _places(self._client, self._also, self._watchers)
         except (UnavailableError, MalformedError, VerificationError):
             # Each check of a label reports the failure again.
             places = _places(self._client, self._also, watchers=False)
+        else:
+            named = len(places) - len(dict.fromkeys(self._also))
+            self._tell_once("", "" if named or not self._watchers else NOBODY)
         for where, compare in places:
             try:
                 document = _compared(where, compare)
@@ -67,6 +101,29 @@ class Others:
             if self._told.get(where) != document.get("problem", ""):
                 self._told[where] = document.get("problem", "")
                 _tell(self._output, document)
+
+    def _tell_once(self, where: str, problem: str) -> None:
+        if self._told.get(where, "") != problem:
+            self._told[where] = problem
+            if problem:
+                self._output.warn(f"  {problem}")
+
+
+def _late(output: Output, client: Client) -> CannotTellError | None:
+    """Compare the checkpoints that waited, and return an error if one waits for too long.
+
+    Raises ``EquivocationError``, and ``VerificationError`` for another log whose proof is withheld.
+    """
+    try:
+        for one in client.comparing.settle():
+            if one.log == "heads":
+                heads = counted(one.size, "heads")
+                output.ok(f"{one.where} has shown the same log before, of {heads}")
+    except CannotTellError as error:
+        return error
+    except UnavailableError as error:
+        output.warn(f"  what others have shown before is not compared yet: {error}")
+    return None
 
 
 Compare = Callable[[str], tuple[Comparison, ...]]
@@ -84,7 +141,7 @@ def _compared(where: str, compare: Compare) -> dict[str, Any]:
         compared = compare(where)
     except EquivocationError:
         raise
-    except (UnavailableError, VerificationError) as error:
+    except (CannotTellError, UnavailableError, VerificationError) as error:
         if isinstance(error, VerificationError) and error.step == STEP:
             raise
         return {"where": where, "compared": False, "problem": str(error)}
@@ -95,7 +152,7 @@ def _compared(where: str, compare: Compare) -> dict[str, Any]:
 def _tell(output: Output, document: dict[str, Any]) -> None:
     where, heads = document["where"], document.get("heads")
     if not document["compared"]:
-        output.note(f"  not compared with {where}: {document['problem']}")
+        output.warn(f"  not compared with {where}: {document['problem']}")
     else:
         size = "" if heads is None else f", of {counted(heads, 'heads')}"
         output.ok(f"{where} shows the same log{size}")
