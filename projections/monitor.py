@@ -141,7 +141,7 @@ def serve(
                 _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending,
                 gossiping(gossip, settings.also_interval, ending),
                 watching_quorums(quorums, settings.also_interval, ending),
-                cosigning(settings.cosigner, ledger, ending, board.show),
+                cosigning(settings.cosigner, ledger, ending, board.show, metrics),
             ):
                 source.follow(ledger, listener, ending, outage)
         except WRONG_LOG as error:

@@ -67,6 +67,17 @@ class MonitorMetrics:
             "When the place was last found to show the log that was verified here",
             labels=("place",),
         )
+        self._cosigned_at = gauge(
+            "kt_monitor_cosigned_timestamp_seconds",
+            "When this process has cosigned the log last",
+            labels=("log",),
+        )
+        self._cosigned_size = gauge(
+            "kt_monitor_cosigned_size", "Leaves of the checkpoint that was cosigned last", labels=("log",)
+        )
+        self._not_handed = counter(
+            "kt_monitor_not_handed_over", "Cosignatures that the front end has not taken", "place"
+        )
         self.disk_full = gauge("kt_monitor_disk_full", "1 while nothing can be written for want of space")
         self._alarm = gauge("kt_monitor_alarm", "1 once the logs were found to be wrong")
         gauge("kt_monitor_open_records", "Records replayed, not yet under a verified head", self._size)
@@ -83,6 +94,15 @@ class MonitorMetrics:
             "Time since the timestamp of the newest published head, verified or not",
             lambda: self._age(max(self._timestamp, self._published[2])),
         )
+
+    def cosigned(self, log: str, size: int, time: int) -> None:
+        """Report that a checkpoint of ``size`` leaves was cosigned at ``time`` (ms)."""
+        self._cosigned_at.labels(log).set(time / 1000)
+        self._cosigned_size.labels(log).set(size)
+
+    def not_handed_over(self, place: str, times: int = 1) -> None:
+        """Report that the front end has not taken so many cosignatures."""
+        self._not_handed.labels(place).inc(times)
 
     def begins(self) -> None:
         """Report that the replay of an epoch begins, perhaps again."""

@@ -1,7 +1,8 @@
 """A monitor cosigns what it has replayed, shows it, and hands it to the directory.
 
 It has the same memory as a witness (``kt_es.witness``): a folder with its key and what it has cosigned last.
-So it never cosigns two logs, also if its data directory was lost and it has replayed anew.
+So it never cosigns two logs, also if its data directory was lost and it has replayed anew. It compares
+with a front end before it hands anything to it: one that shows another signed log is evidence.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from kt_es.api.cosigned import CosignaturesRequest
 from kt_es.api.operations import COSIGNATURES
-from kt_es.client.elsewhere import LOGS, LogName
+from kt_es.client.elsewhere import LOGS, Elsewhere, LogName
 from kt_es.client.transport import Transport
 from kt_es.errors import (
     DiskFullError,
@@ -35,10 +36,12 @@ from kt_es.ledger.comparing import compare_checkpoint
 from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.proofs import prove_consistency
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
+from kt_es.process.clock import wall_clock
 from kt_es.process.signals import Failure, Worker
 from kt_es.process.site import Page
 from kt_es.witness.state import opened
 from kt_es.witness.witness import Witness
+from projections.gossip import Gossip, Neighbour
 
 INTERVAL: Final = 60.0
 """Seconds between two cosignatures of each log."""
@@ -49,6 +52,16 @@ _GRACE: Final = 15.0
 _SAID: Final = {True: ("not cosigned", "cosigned again"), False: ("not handed over", "handed over again")}
 
 _LOG = structlog.get_logger("monitor")
+
+
+class CosignerMetrics(Protocol):
+    """What ``MonitorMetrics`` is told."""
+
+    def cosigned(self, log: LogName, size: int, time: int) -> None:
+        """Report that a checkpoint of ``size`` leaves was cosigned at ``time`` (ms)."""
+
+    def not_handed_over(self, place: str, times: int = 1) -> None:
+        """Report that the front end has not taken so many cosignatures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +77,54 @@ class CosignerSettings:
     publish: tuple[str, ...] = ()
 
 
-class MonitorCosigner:
-    """Cosigns what ``ledger`` has verified. One thread cosigns, and any may ask for ``page``."""
+@dataclass(frozen=True, slots=True)
+class CosignedLog:
+    """What was cosigned last by this process: a checkpoint of ``size`` leaves, at ``time`` (ms)."""
 
-    def __init__(self, witness: Witness, ledger: Ledger, directories: Sequence[Transport]) -> None:
+    log: LogName
+    size: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """``time`` (ms) is when a front end took a cosignature last. ``problem`` is empty if it takes them."""
+
+    url: str
+    time: int | None = None
+    problem: str = ""
+
+
+class MonitorCosigner:
+    """Cosigns what ``ledger`` has verified. One thread cosigns, and any may read what it shows.
+
+    Args:
+        witness: Has the key and the memory.
+        ledger: What was verified here.
+        directories: The front ends that get the cosignatures.
+        gossip: Compares with the same front ends.
+        metrics: Hears what was cosigned, and what no front end took.
+    """
+
+    def __init__(
+        self,
+        witness: Witness,
+        ledger: Ledger,
+        directories: Sequence[Transport],
+        gossip: Gossip | None = None,
+        metrics: CosignerMetrics | None = None,
+    ) -> None:
         self._witness = witness
         self._ledger = ledger
         self._directories = directories
+        self._gossip = gossip or Gossip((), ledger, wall_clock)
+        self._metrics = metrics
         self._problems: dict[str, str] = {}
+        self._latest: dict[LogName, CosignedLog] = {}
+        self._handed = {directory.base_url: Handed(directory.base_url) for directory in directories}
+        for directory in directories:
+            if metrics is not None:
+                metrics.not_handed_over(directory.base_url, 0)
         origin = ledger.committed.standing.origin
         self._origins: Mapping[str, str] = {
             "heads": heads_origin(origin),
@@ -87,17 +140,33 @@ class MonitorCosigner:
         reply = self._witness.monitored(origin_hash(self._origins[log]))
         return Page(reply.body) if reply.status == HTTPStatus.OK else None
 
+    @property
+    def latest(self) -> tuple[CosignedLog, ...]:
+        return tuple(self._latest.values())
+
+    @property
+    def handed(self) -> tuple[Handed, ...]:
+        return tuple(self._handed.values())
+
+    @property
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        """The comparisons with the front ends that get the cosignatures."""
+        return self._gossip.neighbours
+
     def run(self, stop: threading.Event, interval: float) -> None:
         """Cosign every ``interval`` seconds until ``stop``.
 
-        Raises ``EquivocationError`` if what was cosigned before is another log than was verified now.
+        Raises ``EquivocationError`` if what was cosigned before, or what a front end shows, is another log
+        than was verified now.
         """
         while not stop.is_set():
             due = time.monotonic() + interval
-            for log in LOGS:
-                note = self._cosigned(log)
-                if note is not None:
-                    self._hand_over(note, stop)
+            notes = [note for log in LOGS if (note := self._cosigned(log)) is not None]
+            if notes:
+                # Before the front end is told: one that finds the fork first shows its checkpoints no more.
+                self._gossip.ask()
+            for note in notes:
+                self._hand_over(note, stop)
             stop.wait(max(0.0, due - time.monotonic()))
 
     def _cosigned(self, log: LogName) -> str | None:
@@ -138,18 +207,26 @@ class MonitorCosigner:
             problem = reply.body.decode("utf-8", "replace").strip()
             raise DivergenceError(f"{self._origins[log]} of size {size} cannot be cosigned: {problem}")
         self._say("cosigning", None)
+        self._latest[log] = CosignedLog(log, size, wall_clock())
+        if self._metrics is not None:
+            self._metrics.cosigned(log, size, self._latest[log].time)
         return note + reply.body.decode()
 
     def _hand_over(self, note: str, stop: threading.Event) -> None:
         for directory in self._directories:
             if stop.is_set():
                 return
+            url = directory.base_url
             try:
                 directory.post(COSIGNATURES.path, CosignaturesRequest(note), directory.deadline())
             except (UnavailableError, RefusedError, MalformedError) as error:
-                self._say(directory.base_url, str(error))
+                self._say(url, str(error))
+                self._handed[url] = replace(self._handed[url], problem=str(error))
+                if self._metrics is not None:
+                    self._metrics.not_handed_over(url)
             else:
-                self._say(directory.base_url, None)
+                self._say(url, None)
+                self._handed[url] = Handed(url, wall_clock())
 
     def _say(self, place: str, problem: str | None) -> None:
         """Log a problem once, and its end."""
@@ -172,12 +249,14 @@ def cosigning(
     ledger: Ledger,
     ending: threading.Event,
     show: Callable[[MonitorCosigner], None],
+    metrics: CosignerMetrics | None = None,
 ) -> Iterator[None]:
     """Cosign in a thread while the block runs.
 
     Args:
         ending: Is set by an error of the thread, which is raised as the block ends.
         show: Called with the cosigner before the thread begins.
+        metrics: As in ``MonitorCosigner``.
 
     Raises ``ConfigError``, ``LockedError``, ``EquivocationError`` and ``DivergenceError``.
     """
@@ -190,7 +269,11 @@ def cosigning(
         directories = [
             stack.enter_context(closing(Transport(url, timeout=PATIENCE))) for url in settings.publish
         ]
-        cosigner = MonitorCosigner(Witness(identity, {}, time.time), ledger, directories)
+        origin = ledger.committed.standing.origin
+        places = [stack.enter_context(closing(Elsewhere(url, origin))) for url in settings.publish]
+        gossip = Gossip(places, ledger, wall_clock)
+        witness = Witness(identity, {}, time.time)
+        cosigner = MonitorCosigner(witness, ledger, directories, gossip, metrics)
         show(cosigner)
         _LOG.info("cosigning", name=identity.name, vkey=cosigner.vkey, publish=list(settings.publish))
         worker = Worker("cosigner", lambda stop: cosigner.run(stop, settings.interval), failure)

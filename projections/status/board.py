@@ -23,7 +23,7 @@ from kt_es.ledger.ledger import Ledger, config_chain, decoded_head, last_head
 from kt_es.process.site import Page, Route, site
 from projections.auditor import Alarm, Notice
 from projections.cosigning.monitoring import MonitorCosigner
-from projections.gossip import Gossip
+from projections.gossip import Gossip, Neighbour
 from projections.monitor_metrics import MonitorMetrics
 from projections.status.facts import Facts, Rules, Told, Verified
 from projections.status.hours import Hour, Hours
@@ -158,8 +158,14 @@ class Board:
             tuple(self._told),
             [path.name for path in self._files()],
             hours,
-            () if self.gossip is None else self.gossip.neighbours,
+            self._neighbours(),
+            None if self._cosigner is None else self._cosigner.latest,
+            () if self._cosigner is None else self._cosigner.handed,
         )
+
+    def _neighbours(self) -> Sequence[Neighbour]:
+        others = () if self.gossip is None else self.gossip.neighbours
+        return others if self._cosigner is None else (*others, *self._cosigner.neighbours)
 
     def _state(self, now: int) -> tuple[Verified | None, Rules | None, Sequence[Hour]]:
         ledger, hours = self._ledger, self._hours

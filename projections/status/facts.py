@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kt_es.merkle.log import LogState
+from projections.cosigning.monitoring import CosignedLog, Handed
 from projections.gossip import Neighbour
 from projections.status.hours import Hour
 
@@ -75,3 +76,5 @@ class Facts:
     evidence: Sequence[str] = ()
     hours: Sequence[Hour] = ()
     neighbours: Sequence[Neighbour] = ()
+    cosigned: Sequence[CosignedLog] | None = None  # None if this monitor does not cosign
+    handed: Sequence[Handed] = ()

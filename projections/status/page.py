@@ -50,6 +50,7 @@ def _html(facts: Facts) -> str:
             *_verified(facts),
             *_hours(facts),
             *_neighbours(facts),
+            *_cosigned(facts),
             *_rules(facts),
             *_told(facts),
             f"</main>\n<footer><p>Made at {_when(facts.now)} by kt-es {escape(facts.version)}. Load the ",
@@ -147,6 +148,22 @@ def _neighbours(facts: Facts) -> Iterator[str]:
             "not yet" if one.agreed is None else f"the same log of {one.heads:,} heads at {_when(one.agreed)}"
         )
         yield _row(one.url, same + (f"; {escape(one.problem)}" if one.problem else ""))
+    yield "</dl></section>\n"
+
+
+def _cosigned(facts: Facts) -> Iterator[str]:
+    if facts.cosigned is None:
+        return
+    yield "<section><h2>Cosigned by this monitor</h2><dl>"
+    if not facts.cosigned:
+        yield _row("Since the start", "nothing yet")
+    for one in facts.cosigned:
+        leaves = f"{one.size:,} {'leaf' if one.size == 1 else 'leaves'}"
+        yield _row(f"Log of {one.log}", f"{leaves} at {_when(one.time)}")
+    for handed in facts.handed:
+        taken = "not taken yet" if handed.time is None else f"taken at {_when(handed.time)}"
+        problem = f"; not handed over now: {escape(handed.problem)}" if handed.problem else ""
+        yield _row(handed.url, taken + problem)
     yield "</dl></section>\n"
 
 

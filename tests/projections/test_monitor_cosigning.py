@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
@@ -22,6 +24,9 @@ from kt_es.server.cosigning import Cosigners
 from kt_es.witness.state import opened
 from kt_es.witness.witness import Witness
 from projections.cosigning.monitoring import CosignerSettings, MonitorCosigner, cosigning
+from projections.monitor import MonitorSettings, serve
+from projections.monitor_metrics import MonitorMetrics
+from projections.status.board import Board, Monitored
 from tests import builders as b
 from tests.reference.doors import listening
 from tests.reference.forks import story
@@ -47,13 +52,13 @@ def shown(made: MonitorCosigner, log: str) -> tuple[int, set[str]]:
     return open_checkpoint(page.body, ORIGINS[log], [b.SIGNER.public]).size, set(names)
 
 
-def rounds(made: MonitorCosigner, log: str, size: int) -> None:
-    """Run until the checkpoint of this size is shown."""
+def rounds(made: MonitorCosigner, log: str, size: int, also: Callable[[], object] = lambda: True) -> None:
+    """Run until the checkpoint of this size is shown, and ``also`` is true."""
     stop = threading.Event()
     thread = threading.Thread(target=made.run, args=(stop, 0.01))
     thread.start()
     try:
-        until(lambda: made.page(log) is not None and shown(made, log)[0] == size)  # type: ignore[arg-type]
+        until(lambda: made.page(log) is not None and shown(made, log)[0] == size and also())  # type: ignore[arg-type]
     finally:
         stop.set()
         thread.join()
@@ -150,10 +155,61 @@ def test_it_is_handed_to_a_directory_that_knows_the_key(tmp_path: Path) -> None:
         capture_logs() as said,
         cosigner(tmp_path, streams.ledger, first, second) as made,
     ):
-        rounds(made, "mutations", streams.ledger.committed.log.size)
-        until(lambda: len(known.get("/v1/cosigned").json()["mutations"]) == 1)
+        size = streams.ledger.committed.log.size
+        rounds(made, "mutations", size, lambda: len(known.get("/v1/cosigned").json()["mutations"]) == 1)
         (note,) = known.get("/v1/cosigned").json()["heads"]
         assert read_cosigned(note, [key]).names == {NAME: AT}
     complaints = [line for line in said if line["event"] == "not handed over"]
     assert [line["to"] for line in complaints] == [f"http://127.0.0.1:{other}"]
     assert "no cosignature by a key that this directory knows" in complaints[0]["problem"]
+
+
+def test_a_front_end_of_another_history_ends_the_monitor_with_evidence(tmp_path: Path) -> None:
+    """It is found before the hand-over, after which that front end shows no checkpoint any more."""
+    ours, theirs = story("alice", "bob", "carol"), story("alice", "mallory", "trent")
+    with opened(tmp_path / "c", NAME) as identity:
+        key = identity.public
+    made = Front(theirs, cosigners=Cosigners((), (key,)))
+    with front(theirs, made=made), listening(made.running) as port:
+        url = f"http://127.0.0.1:{port}"
+        settings = MonitorSettings(
+            ours.names,
+            b.ORIGIN,
+            b.SIGNER_KEY,
+            "",
+            tmp_path / "m",
+            cosigner=CosignerSettings(tmp_path / "c", interval=0.01, publish=(url,)),
+        )
+        with pytest.raises(EquivocationError, match="two different") as caught:
+            serve(settings, threading.Event(), connect=lambda: ours.log)
+    assert caught.value.saved is not None
+    assert convict(Evidence.decode(caught.value.saved.read_bytes()))
+
+
+def test_the_page_and_the_metrics_say_what_is_cosigned_and_who_takes_it(tmp_path: Path) -> None:
+    streams = story("alice", "bob")
+    ledger, metrics = streams.ledger, MonitorMetrics(lambda: b.START, lambda: 0.0)
+    stranger = Front(streams)
+    with (
+        front(streams, made=stranger),
+        listening(stranger.running) as port,
+        closing(Transport(f"http://127.0.0.1:{port}")) as directory,
+        opened(tmp_path, NAME) as identity,
+    ):
+        made = MonitorCosigner(Witness(identity, {}, lambda: AT), ledger, [directory], metrics=metrics)
+        board = Board(
+            Monitored(b.ORIGIN, b.SIGNER_KEY, "its event log", tmp_path, with_queue=False), metrics, lambda: 0
+        )
+        board.show(made)
+        value = metrics.registry.get_sample_value
+        place = {"place": directory.base_url}
+        assert value("kt_monitor_not_handed_over_total", place) == 0
+        refused = partial(value, "kt_monitor_not_handed_over_total", place)
+        rounds(made, "mutations", ledger.committed.log.size, refused)
+        assert value("kt_monitor_cosigned_size", {"log": "heads"}) == 2
+        assert value("kt_monitor_cosigned_timestamp_seconds", {"log": "mutations"})
+        with httpx.Client(transport=httpx.WSGITransport(board.app()), base_url="http://kt.test") as client:
+            text = client.get("/").text
+    assert "Cosigned by this monitor" in text
+    assert "<dt>Log of heads</dt><dd>2 leaves at " in text
+    assert "not taken yet; not handed over now: unauthorized: has no cosignature" in text
