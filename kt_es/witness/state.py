@@ -1,7 +1,8 @@
 """The key of a witness, and what it has cosigned last of each log: one folder, which belong together.
 
 A witness that forgets what it has cosigned may cosign a fork. So the key is made together with the memory, a
-key without its memory is refused, and everything is read and verified at the start. A backup of the folder is
+key without its memory is refused, and everything is read and verified at the start. ``witness.json`` names
+the logs that were ever cosigned, so that a lost file of one is noticed as well. A backup of the folder is
 an older memory: it must not be used, a new key takes its place.
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +129,7 @@ def _begin(folder: Path, name: str | None, random: Callable[[int], bytes]) -> No
         key = read_key(folder / KEY, "the witness key", PrivateKey.from_pem)
         (folder / LOGS).mkdir(mode=0o700, exist_ok=True)
         sync_directory(folder)
-        content = {"name": name, "vkey": CosignerKey(name, key.public).vkey}
-        replace_file(folder / NAME, json.dumps(content, indent=1).encode())
+        replace_file(folder / NAME, _described(CosignerKey(name, key.public), ()))
     except OSError as error:
         raise unwritable(folder, error) from None
 
@@ -148,7 +149,7 @@ def _add_ml_dsa(folder: Path, random: Callable[[int], bytes]) -> None:
 def _existing(folder: Path, name: str | None) -> Identity:
     key = read_key(folder / KEY, "the witness key", PrivateKey.from_pem)
     try:
-        found = json.loads((folder / NAME).read_bytes()[:MAX_STATE])
+        found = json.loads((folder / NAME).read_bytes())
         path = folder / ML_DSA_KEY
         ml_dsa = read_key(path, "the witness key", MlDsaKey.from_pem) if path.exists() else None
         identity = Identity(folder, found["name"], key, ml_dsa)
@@ -163,17 +164,38 @@ def _existing(folder: Path, name: str | None) -> Identity:
     return identity
 
 
+def _described(key: CosignerKey, logs: Iterable[str]) -> bytes:
+    return json.dumps({"name": key.name, "vkey": key.vkey, "logs": sorted(logs)}, indent=1).encode()
+
+
+def _listed(folder: Path) -> frozenset[str]:
+    """Return the hashes of the logs that ``witness.json`` names, which earlier versions did not."""
+    try:
+        logs = json.loads((folder / NAME).read_bytes()).get("logs", [])
+        if isinstance(logs, list) and all(isinstance(log, str) for log in logs):
+            return frozenset(logs)
+        problem = "logs must be a list of names"
+    except (OSError, ValueError, AttributeError) as error:
+        problem = str(error)
+    raise DivergenceError(
+        f"{folder / NAME}: {problem}; the memory of this witness is damaged, so it must not go on"
+    )
+
+
 class CosignedLogs:
     """The checkpoint of each log that was cosigned last. A log's entry is used under its own lock.
 
     Raises:
-        DivergenceError: A file was not written by this witness. Nothing may be cosigned any more.
+        DivergenceError: A file was not written by this witness, or is lost. Nothing may be cosigned any more.
+        UnavailableError: The disk is full, and ``witness.json`` does not name all logs yet.
     """
 
     def __init__(self, identity: Identity) -> None:
+        self._identity = identity
         self._folder = identity.folder / LOGS
         self._forks = identity.folder / FORKS
         self._notes: dict[str, Note] = {}
+        self._listing = threading.Lock()  # held while ``witness.json`` is written
         try:
             # A file whose name begins with a dot was never complete.
             paths = sorted(path for path in self._folder.iterdir() if not path.name.startswith("."))
@@ -184,6 +206,14 @@ class CosignedLogs:
                 f"{self._folder} cannot be read ({error.strerror}): without its memory this witness must not "
                 "go on; begin with a new folder, a new key and a new name"
             ) from None
+        self._listed = _listed(identity.folder)
+        if lost := sorted(self._listed - self._notes.keys()):
+            raise DivergenceError(
+                f"{self._folder / lost[0]} is lost, and so what this witness has cosigned of {len(lost)} of its "
+                "logs; it must not go on: begin with a new folder, a new key and a new name"
+            )
+        # A witness of an earlier version, or one that was killed between the two files.
+        self._list(self._notes.keys())
 
     def note(self, name: str) -> Note | None:
         """Return the cosigned note of the log whose origin has the hash ``name``."""
@@ -200,7 +230,21 @@ class CosignedLogs:
             replace_file(self._folder / name, note.encode().encode())
         except OSError as error:
             raise unwritable(self._folder, error) from None
+        # After the file, so that a witness that is killed between them has nothing listed that it lacks.
+        self._list({name})
         self._notes[name] = note
+
+    def _list(self, names: Set[str]) -> None:
+        """Name these logs in ``witness.json``; it is durable on return. Raises ``UnavailableError``."""
+        with self._listing:
+            listed = self._listed | names
+            if listed == self._listed:
+                return
+            try:
+                replace_file(self._identity.folder / NAME, _described(self._identity.public, listed))
+            except OSError as error:
+                raise unwritable(self._identity.folder / NAME, error) from None
+            self._listed = listed
 
     def keep_fork(self, origin: str, request: bytes) -> Path | None:
         """Keep the first request of each log that does not continue what was cosigned. Return its path."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.crypto import mldsa
-from kt_es.errors import ConfigError, DivergenceError, LockedError
+from kt_es.errors import ConfigError, DivergenceError, LockedError, UnavailableError
 from kt_es.formats.cosignatures import cosign, read_cosigned
 from kt_es.formats.notes import parse_note
 from kt_es.formats.witnessing import origin_hash, parse_size
@@ -60,6 +60,11 @@ def _delete_logs(folder: Path) -> None:
     shutil.rmtree(folder / "logs")
 
 
+def _delete_files(folder: Path) -> None:
+    for path in (folder / "logs").iterdir():
+        path.unlink()
+
+
 def _delete_name(folder: Path) -> None:
     (folder / "witness.json").unlink()
 
@@ -87,7 +92,7 @@ def _uncosigned(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [_delete_logs, _delete_name, _another_key, _change, _empty, _swap, _uncosigned]
+    "damage", [_delete_logs, _delete_files, _delete_name, _another_key, _change, _empty, _swap, _uncosigned]
 )
 def test_a_key_without_its_memory_cosigns_nothing(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     folder = tmp_path / "w"
@@ -95,6 +100,59 @@ def test_a_key_without_its_memory_cosigns_nothing(tmp_path: Path, damage: Callab
     damage(folder)
     with pytest.raises((ConfigError, DivergenceError)):
         made(folder)
+
+
+def test_one_lost_file_of_several_is_named_at_the_start(tmp_path: Path) -> None:
+    witness = made(tmp_path)
+    for origin in (ORIGIN, OTHER):
+        assert witness.add_checkpoint(request(0, 5, origin=origin)).status == 200
+    lost = tmp_path / "logs" / origin_hash(OTHER)
+    kept = lost.read_bytes()
+    lost.unlink()
+    with pytest.raises(DivergenceError, match=f"{lost} is lost"):
+        made(tmp_path)
+    # It was only elsewhere.
+    lost.write_bytes(kept)
+    assert parse_size(made(tmp_path).add_checkpoint(request(0, 8, origin=OTHER)).body) == 5
+
+
+def test_a_folder_of_an_earlier_version_goes_on_and_remembers_from_then_on(tmp_path: Path) -> None:
+    made(tmp_path).add_checkpoint(request(0, 5))
+    name = tmp_path / "witness.json"
+    written = json.loads(name.read_bytes())
+    assert written.pop("logs") == [origin_hash(ORIGIN)]
+    name.write_text(json.dumps(written))
+    assert parse_size(made(tmp_path).add_checkpoint(request(0, 8)).body) == 5
+    (tmp_path / "logs" / origin_hash(ORIGIN)).unlink()
+    with pytest.raises(DivergenceError, match="is lost"):
+        made(tmp_path)
+
+
+def test_a_witness_that_cannot_remember_a_log_does_not_cosign_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness = made(tmp_path)
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "witness.json":
+            raise OSError(28, "No space left on device")
+        path.write_bytes(data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kt_es.witness.state.replace_file", full)
+        with pytest.raises(UnavailableError):
+            witness.add_checkpoint(request(0, 5))
+    # Killed there: the file is written and not named, so it is a memory all the same.
+    assert parse_size(made(tmp_path).add_checkpoint(request(0, 8)).body) == 5
+
+
+@pytest.mark.parametrize("logs", ['"x"', "[1]"])
+def test_a_damaged_list_of_logs_is_refused(tmp_path: Path, logs: str) -> None:
+    made(tmp_path)
+    name = tmp_path / "witness.json"
+    name.write_text(name.read_text().replace("[]", logs))
+    with pytest.raises(DivergenceError, match="damaged"):
+        made(tmp_path)
 
 
 def test_a_file_that_was_never_complete_is_no_memory(tmp_path: Path) -> None:
