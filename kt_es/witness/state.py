@@ -209,8 +209,8 @@ class CosignedLogs:
         self._listed = _listed(identity.folder)
         if lost := sorted(self._listed - self._notes.keys()):
             raise DivergenceError(
-                f"{self._folder / lost[0]} is lost, and so what this witness has cosigned of {len(lost)} of its "
-                "logs; it must not go on: begin with a new folder, a new key and a new name"
+                f"{self._folder / lost[0]} is lost, and so what was cosigned of {len(lost)} of the logs of "
+                "this witness; it must not go on: begin with a new folder, a new key and a new name"
             )
         # A witness of an earlier version, or one that was killed between the two files.
         self._list(self._notes.keys())
