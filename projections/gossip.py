@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import structlog
 
@@ -22,15 +23,17 @@ from kt_es.errors import (
     UnavailableError,
     VerificationError,
 )
-from kt_es.evidence import convicted_elsewhere
+from kt_es.evidence import contradicting_checkpoints, contradicting_heads, convicted_elsewhere, shown_by
 from kt_es.ledger.clock import max_interval, spoken
 from kt_es.ledger.comparing import STEP, compare_checkpoint
 from kt_es.ledger.convicting import signer_keys
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.rows import Committed
 from kt_es.process.signals import Failure, Worker
-from projections.tiles.comparing import proven_by_tiles
+from projections.tiles.comparing import check_continues, proven_by_tiles
+from projections.tiles.reading import said_of
 from projections.tiles.server import TileServer
+from projections.unproven import keep_unproven
 
 INTERVAL = 60.0
 """Seconds between two questions to the same place."""
@@ -76,7 +79,10 @@ class Gossip:
         ledger: Ledger,
         now: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
+        *,
         agreed: Callable[[str, int], None] = lambda *_: None,
+        own: Place | None = None,
+        data: Path | None = None,
     ) -> None:
         """Compare with ``sources``.
 
@@ -86,7 +92,12 @@ class Gossip:
             now: The wall clock in ms.
             monotonic: A clock in seconds.
             agreed: Called with the place and the time, in ms, when it was found to show the same log.
+            own: Who shows the log that is verified here, asked for a signed statement that is not kept
+                here; None if all are. The caller closes it.
+            data: The data directory, where half of a proof is kept; None for none.
         """
+        self._own = own
+        self._data = data
         self._ledger = ledger
         self._now = now
         self._monotonic = monotonic
@@ -123,8 +134,8 @@ class Gossip:
         before = place.known
         try:
             compare(place)
-        except EquivocationError:
-            raise
+        except EquivocationError as error:
+            raise shown_by(error, place.source.url) from None
         except (UnavailableError, MalformedError, VerificationError) as error:
             place.known = replace(before, problem=str(error))
         after = place.known
@@ -144,6 +155,24 @@ class Gossip:
         for log, checkpoint in checkpoints:
             self._compare(place, log, checkpoint, committed)
         self._judge(place)
+
+    def compare_ahead(self) -> None:
+        """Compare the checkpoints that were ahead at the size that is verified here, by tiles.
+
+        Raises ``EquivocationError``, and ``DivergenceError`` for another signed log that nothing proves.
+        """
+        for place in self._places:
+            if place.waiting:
+                self._note(place, self._compare_ahead)
+
+    def _compare_ahead(self, place: _Place) -> None:
+        waiting, ours = place.waiting.get("heads"), self._ledger.committed.heads.size
+        if waiting is None or not isinstance(place.source, Elsewhere):
+            return
+        with closing(TileServer(place.source.address, timeout=TIMEOUT)) as tiles:
+            check_continues(self._ledger, tiles, waiting[0])
+        # Each head names the log of mutations, so that one is the same as well.
+        place.known = replace(place.known, agreed=self._now(), heads=ours, problem="")
 
     def _settle(self, place: _Place) -> None:
         committed = self._ledger.committed
@@ -184,7 +213,26 @@ class Gossip:
                 proven = proven_by_tiles(self._ledger, tiles, checkpoint)
             if proven is not None:
                 return proven
-        return DivergenceError(f"{source.url}: {error.problem}")
+        text, size = checkpoint.decode(), said_of(checkpoint)
+        if log == "heads" and (proven := self._proven_by_own(text, size)) is not None:
+            return shown_by(proven, source.url)
+        kept = keep_unproven(self._data, log, size, checkpoint)
+        return DivergenceError(f"{source.url}: {error.problem}; {kept}")
+
+    def _proven_by_own(self, checkpoint: str, size: int) -> EquivocationError | None:
+        """Return evidence with the checkpoint of the same size that the own server shows, None without it."""
+        try:
+            reply = None if self._own is None else self._own.head(size)
+        except (UnavailableError, MalformedError):
+            return None
+        if reply is None:
+            return None
+        committed = self._ledger.committed
+        chain, origin = config_chain(self._ledger, committed), committed.standing.origin
+        found = contradicting_checkpoints(STEP, origin, chain, reply.heads_checkpoint, checkpoint)
+        return found or contradicting_heads(
+            STEP, origin, chain, self._ledger.tables.heads.event(size).smh_bytes, reply.smh
+        )
 
     def _judge(self, place: _Place) -> None:
         """Report checkpoints that are ahead for longer than a head may take."""
@@ -217,8 +265,19 @@ def gossiping(gossip: Gossip, interval: float, ending: threading.Event) -> Itera
         raise failure.error
 
 
-def compare_once(sources: Sequence[Place], ledger: Ledger, now: Callable[[], int]) -> tuple[Neighbour, ...]:
-    """Compare with each place once, and return what was found. Raises ``EquivocationError``."""
-    gossip = Gossip(sources, ledger, now)
+def compare_once(
+    sources: Sequence[Place],
+    ledger: Ledger,
+    now: Callable[[], int],
+    *,
+    own: Place | None = None,
+    data: Path | None = None,
+) -> tuple[Neighbour, ...]:
+    """Compare with each place once, also with those that are ahead, and return what was found.
+
+    Raises ``EquivocationError``, and ``DivergenceError`` for another signed log that nothing proves.
+    """
+    gossip = Gossip(sources, ledger, now, own=own, data=data)
     gossip.ask()
+    gossip.compare_ahead()
     return gossip.neighbours

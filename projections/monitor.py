@@ -41,6 +41,7 @@ from projections.monitor_metrics import MonitorMetrics
 from projections.monitor_sources import LogSource, Source, TileAddress, TileSource
 from projections.quorums import Quorums, watching_quorums
 from projections.status.board import Board, Monitored
+from projections.unproven import kept_unproven
 from projections.webhooks import Webhooks
 
 # Seconds that metrics with the alarm are served before the process ends, so that some scrapes see it.
@@ -135,7 +136,7 @@ def serve(
                 stack.enter_context(_running(_head_watch(source, metrics)))
             check = source.queue_check(stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
-            gossip = Gossip(elsewhere, ledger, now, agreed=metrics.compared)
+            gossip = _gossip(settings, elsewhere, ledger, metrics, stack, now=now)
             board.gossip, quorums = gossip, _quorums(settings, elsewhere, ledger, metrics, board)
             with (
                 _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending,
@@ -203,6 +204,22 @@ def _report(notice: Notice, metrics: MonitorMetrics, board: Board) -> None:
         _LOG.error(f"{_kind(notice)} alarm", kind=notice.alarm.value, problem=notice.sentence)
     else:
         _LOG.warning(f"{_kind(notice)} alarm ends", kind=notice.alarm.value, what=notice.sentence)
+
+
+def _gossip(
+    settings: MonitorSettings,
+    places: Sequence[Place],
+    ledger: Ledger,
+    metrics: MonitorMetrics,
+    stack: ExitStack,
+    *,
+    now: Callable[[], int],
+) -> Gossip:
+    sources = [*kept_unproven(settings.data, settings.origin), *places]
+    own = None if settings.tiles is None else settings.tiles.place(settings.origin)
+    if own is not None:
+        stack.callback(own.close)
+    return Gossip(sources, ledger, now, agreed=metrics.compared, own=own, data=settings.data)
 
 
 def _quorums(

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import certifi
 
+from kt_es.client.elsewhere import Elsewhere
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
@@ -43,13 +44,19 @@ class TileAddress:
 
     def open(self, timeout: float = TILE_TIMEOUT) -> TileServer:
         """Return a client, which waits up to ``timeout`` seconds for a file. Raises ``ConfigError``."""
+        return TileServer(self.url, timeout=timeout, verify=self._verify())
+
+    def place(self, origin: str) -> Elsewhere:
+        """Return the same server as a place that may show heads of ``origin``. Raises ``ConfigError``."""
+        return Elsewhere(self.url, origin, verify=self._verify())
+
+    def _verify(self) -> ssl.SSLContext:
         try:
-            verify = ssl.create_default_context(cafile=str(self.ca or certifi.where()))
+            return ssl.create_default_context(cafile=str(self.ca or certifi.where()))
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
                 f"certificate {self.ca} cannot be used: {error}; name a PEM file with --ca"
             ) from None
-        return TileServer(self.url, timeout=timeout, verify=verify)
 
 
 Look = Callable[[MonitorMetrics], None]

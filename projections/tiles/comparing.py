@@ -131,6 +131,36 @@ def proven_by_tiles(ledger: Ledger, tiles: Tiles, checkpoint: bytes) -> Equivoca
     return error if isinstance(error, EquivocationError) else None
 
 
+def check_continues(ledger: Ledger, tiles: Tiles, checkpoint: bytes) -> None:
+    """Compare a log of heads that is longer than what is verified here, by the ``tiles`` of who shows it.
+
+    Args:
+        checkpoint: The checkpoint of the log, signed by the directory.
+
+    Raises:
+        EquivocationError: Its first heads are not those that were verified here; two signed heads prove it.
+        DivergenceError: The same, and nothing proves it.
+        UnavailableError: The tiles cannot be read, or are not those of the checkpoint.
+    """
+    note = parse_note(checkpoint)
+    shown, ours = Shown("heads", note, Checkpoint.parse(note.text)), ledger.committed.heads
+    with closing(TiledLogs(tiles)) as logs:
+        try:
+            tiled = logs.tiled(shown)
+            is_same = tiled.state_at(ours.size).root() == ours.root()
+        except (DivergenceError, MalformedError, VerificationError) as error:
+            raise UnavailableError(f"{logs.url} cannot be compared by its tiles: {error}") from None
+        if not is_same:
+            raise contradicting_log_of_heads(
+                ledger,
+                note.encode(),
+                ours.size,
+                tiled=lambda: tiled,
+                leaf=lambda number, log: logs.leaf("heads", log, number),
+                url=logs.url,
+            )
+
+
 def _node(ledger: Ledger, node: NodeId) -> bytes:
     (found,) = ledger.tables.nodes.get_many(HEADS_LOG, [node])
     if found is None:

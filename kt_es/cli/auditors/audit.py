@@ -145,7 +145,8 @@ def audit_command(
             report = run_audit(output, settings, opened, ledger, queue)
         else:
             report = _audit_tiles(output, settings, tiles, ledger, patience)
-        compared = compared_with(output, also, settings.origin, ledger)
+        own = None if url is None else stack.enter_context(closing(where.place(settings.origin)))
+        compared = compared_with(output, also, settings.origin, ledger, own=own, data=data)
         root = ledger.committed.root
     seconds = time.monotonic() - started
     counts = ("epoch", "timestamp", "anchor", "epochs", "records", "compared_with_queue")
@@ -157,11 +158,13 @@ def audit_command(
             "entries": root.size,
             "map_root": root.hash.hex(),
             "seconds": round(seconds, 3),
-            "compared": compared,
+            "compared": compared.documents,
             **clock_document(report.clock),
         },
-        [_conclusion(settings.origin, report, root.size)],
+        [_conclusion(settings.origin, report, root.size) + compared.not_compared],
     )
+    if compared.complaint:
+        raise CannotTellError("comparison", compared.complaint)
     complaint = clock_complaint(report, allow_gaps=allow_gaps)
     if complaint:
         raise CannotTellError("clock", complaint)

@@ -4,34 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kt_es.cli.output import Output
-from kt_es.client.elsewhere import place_at
+from kt_es.client.elsewhere import Place, place_at
 from kt_es.errors import counted
 from kt_es.ledger.ledger import Ledger
 from kt_es.process.clock import wall_clock
-from projections.gossip import compare_once
+from projections.gossip import Neighbour, compare_once
+from projections.unproven import kept_unproven
 
 
-def compared_with(output: Output, urls: Sequence[str], origin: str, ledger: Ledger) -> list[dict[str, Any]]:
-    """Compare with the checkpoints at ``urls``, print the results, and return them for ``--json``.
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What was found at each place."""
 
-    Raises ``EquivocationError`` if one of them contradicts what was verified, and ``ConfigError`` for an
-    address that cannot be used.
+    found: tuple[Neighbour, ...]
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """For ``--json``."""
+        return [
+            {"url": one.url, "heads": one.heads, "agrees": one.agreed is not None, "problem": _problem(one)}
+            for one in self.found
+        ]
+
+    @property
+    def not_compared(self) -> str:
+        """The end of a sentence that names the places that were not compared with; empty if all were."""
+        names = [one.url for one in self.found if one.agreed is None]
+        return f"; not compared with {', '.join(names)}" if names else ""
+
+    @property
+    def complaint(self) -> str:
+        """Why a place that shows a longer log cannot be compared with; empty if there is none."""
+        ahead = [f"{one.url}: {_problem(one)}" for one in self.found if one.agreed is None and one.ahead]
+        return "; ".join(ahead)
+
+
+def _problem(one: Neighbour) -> str:
+    if one.agreed is not None or not one.ahead:
+        return one.problem
+    heads = counted(one.ahead, "heads")
+    why = f" ({one.problem})" if one.problem else ""
+    return (
+        f"it shows {heads} more than were verified here, and no tiles to compare them by{why}; audit again "
+        "when the log has as many, with --data"
+    )
+
+
+def compared_with(
+    output: Output,
+    urls: Sequence[str],
+    origin: str,
+    ledger: Ledger,
+    *,
+    own: Place | None = None,
+    data: Path | None = None,
+) -> Others:
+    """Compare with the checkpoints at ``urls``, and those kept below ``data``, and print the results.
+
+    ``own`` is the server whose tiles were replayed, None for the event log.
+
+    Raises ``EquivocationError`` and ``DivergenceError`` if one of them contradicts what was verified, and
+    ``ConfigError`` for an address that cannot be used.
     """
     with ExitStack() as stack:
         places = [stack.enter_context(closing(place_at(url, origin))) for url in dict.fromkeys(urls)]
-        found = compare_once(places, ledger, wall_clock)
+        sources = [*kept_unproven(data, origin), *places]
+        found = compare_once(sources, ledger, wall_clock, own=own, data=data)
     for one in found:
-        if one.problem:
-            output.note(f"  not compared with {one.url}: {one.problem}")
-        elif one.agreed is None:
-            heads = counted(one.ahead, "heads")
-            output.note(f"  not compared with {one.url} yet: it shows {heads} more than were verified here")
+        if one.agreed is None:
+            output.warn(f"  not compared with {one.url}: {_problem(one)}")
         else:
             output.ok(f"{one.url} shows the same log, of {counted(one.heads, 'heads')}")
-    return [
-        {"url": one.url, "heads": one.heads, "agrees": one.agreed is not None, "problem": one.problem}
-        for one in found
-    ]
+    return Others(found)
