@@ -29,6 +29,8 @@ _LOG = structlog.get_logger("kt_es.server")
 class CosignedFollower:
     """Reads the stream from its beginning, because cosignatures are kept in memory only.
 
+    Nothing is answered before the first end of the stream: an old cosignature would look like the latest.
+
     An event that does not verify is logged and left out: others may write the stream too. A missing right is
     an outage of this part alone.
     """
@@ -56,17 +58,24 @@ class CosignedFollower:
 
         def attempt() -> None:
             with closing(self._connect()) as log:
+                end = log.last_revision(self._stream)
                 subscription = log.subscribe(self._stream, self._after)
                 outage.over()
+                self._reached(end)
                 with stopped_by(stop, subscription):
                     for event in subscription:
                         if event.type == COSIGNED:
                             self._follow(event.data, event.revision)
                         self._after = event.revision
+                        self._reached(end)
                         backoff.reset()
 
         passing = (UnavailableError, AccessDeniedError, UnverifiedRowError)
         keep_trying(attempt, stop, outage, backoff, passing=passing)
+
+    def _reached(self, end: int) -> None:
+        if self._after >= end:
+            self._heads.is_complete = True
 
     def _follow(self, data: bytes, revision: int) -> None:
         try:

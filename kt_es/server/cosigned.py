@@ -89,6 +89,8 @@ class CosignedHeads:
         self._cosigners = tuple(cosigners)
         self._changed = changed
         self._contradicted = contradicted
+        # Whether the stream was read to its end, so that no old cosignature passes for the latest one.
+        self.is_complete = not self._cosigners
         self._lock = threading.Lock()
         self._latest: dict[LogName, dict[CosignerKey, Cosignature]] = {"heads": {}, "mutations": {}}
         self._waiting: list[_Read] = []  # the oldest first
@@ -159,9 +161,12 @@ class CosignedHeads:
     def answer(self) -> CosignedBody:
         """Return the newest checkpoints that hold the latest cosignature of each cosigner.
 
-        Raises ``UnavailableError`` if this front end has no epoch yet, or answers nothing any more.
+        Raises ``UnavailableError`` if this front end has no epoch yet, has not read all cosignatures after
+        its start, or answers nothing any more.
         """
         self._directory.committed()
+        if not self.is_complete:
+            raise NotNowError("this front end is still reading the cosignatures; ask again in a moment")
         with self._lock:
             heads, mutations = (list(self._latest[log].values()) for log in LOG_NAMES)
         return CosignedBody(_notes(heads), _notes(mutations))

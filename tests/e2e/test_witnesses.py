@@ -104,7 +104,7 @@ class Cosigned:
         """Who has cosigned a checkpoint of at least this size."""
         answer = httpx.get(f"{self.up.url}/v1/cosigned", trust_env=False).json()
         found: set[str] = set()
-        for note in answer[log]:
+        for note in answer.get(log, ()):
             cosigned = read_cosigned(note, self.keys)
             if int(cosigned.note.text.split("\n")[1]) >= size:
                 found |= set(cosigned.names)

@@ -129,6 +129,7 @@ def front(
     try:
         if wait:
             until(lambda: made.caught_up() and made.running.watch.problem is None)
+            until(lambda: made.running.cosigning.heads.is_complete)
         yield made
     finally:
         made.running.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 from kt_es.api.cosigned import MAX_COSIGNED
 from kt_es.client.trusted import Pinned
 from kt_es.config_cosign import CosignTable
-from kt_es.eventstore.streams import ANY, content_event
+from kt_es.eventstore.streams import ANY, Event, EventLog, Subscription, content_event
 from kt_es.evidence import convict
 from kt_es.formats.cosignatures import MAX_COSIGNED_NOTE, read_cosigned
 from kt_es.formats.evidence import Evidence
@@ -21,6 +22,7 @@ from kt_es.formats.notes import NoteSignature
 from kt_es.server.cosigning import COSIGNED, Cosigners
 from tests import builders as b
 from tests.reference.cosigning import CosigningParty, signed
+from tests.reference.forks import story
 from tests.reference.frontends import Front, front, until
 from tests.reference.sharing import SharedStreams, store_of
 from tests.reference.signed_streams import SignedStreams
@@ -275,3 +277,57 @@ def test_the_directory_says_who_watches_it(tmp_path: Path) -> None:
         "vkey": Pinned(b.ORIGIN, b.SIGNER_KEY).vkey,
         "watchers": [alpha, {"kind": "monitor", "name": "gamma", "vkey": GAMMA.key.vkey, "url": None}],
     }
+
+
+def test_no_cosignature_is_answered_before_all_of_them_are_read() -> None:
+    streams = story(*USERS)
+    notes = [head_of(streams, epoch).heads_checkpoint for epoch in (1, 3)]
+    stream = streams.names.cosignatures
+    for note in notes:
+        line = ALPHA.line(note, AT)
+        streams.log.append(stream, ANY, [content_event(stream, COSIGNED, (note + line).encode())])
+    slow = Slow(streams.log, stream)
+    made = Front(streams, connect=lambda: slow, cosigners=KNOWN)  # type: ignore[arg-type, return-value]
+    with front(streams, wait=False, made=made):
+        until(lambda: made.caught_up() and slow.gave == 1)
+        answer = made.get("/v1/cosigned")
+        assert answer.status_code == 503
+        assert "still reading the cosignatures" in answer.json()["detail"]
+        slow.goes_on.set()
+        until(lambda: made.get("/v1/cosigned").status_code == 200)
+        assert who(made) == [{ALPHA.name: AT}]
+        assert open_checkpoint(answered(made)[0], heads_origin(b.ORIGIN), [b.SIGNER.public]).size == 3
+
+
+class Slow:
+    """A log whose subscription to ``stream`` gives one event, and the rest when it ``goes_on``."""
+
+    def __init__(self, log: EventLog, stream: str) -> None:
+        self._log = log
+        self._stream = stream
+        self.gave = 0
+        self.goes_on = threading.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._log, name)
+
+    def subscribe(self, stream: str, after: int = -1) -> Subscription:
+        found = self._log.subscribe(stream, after)
+        return _Slowly(self, found) if stream == self._stream else found
+
+
+class _Slowly:
+    def __init__(self, log: Slow, found: Subscription) -> None:
+        self._log = log
+        self._found = found
+
+    def __iter__(self) -> Iterator[Event]:
+        for event in self._found:
+            if self._log.gave:
+                self._log.goes_on.wait()
+            yield event
+            self._log.gave += 1
+
+    def stop(self) -> None:
+        self._log.goes_on.set()
+        self._found.stop()
