@@ -78,6 +78,7 @@ def opened(
     random: Callable[[int], bytes] = os.urandom,
     *,
     ml_dsa: bool = False,
+    option: str = "--name",
 ) -> Iterator[Identity]:
     """Yield the witness in ``folder``, for this process alone. A new folder gets a new key.
 
@@ -86,6 +87,7 @@ def opened(
         name: The key name. A new witness needs one; an old one keeps its own.
         random: Returns random bytes.
         ml_dsa: Adds a key of ML-DSA-44, if there is none yet.
+        option: The option by which a user gives ``name``, for messages.
 
     Raises:
         ConfigError: The name is missing, malformed or another one, or the key lacks its memory.
@@ -102,7 +104,7 @@ def opened(
         except OSError:
             raise LockedError(f"another witness runs with {folder}: stop it first") from None
         if not (folder / NAME).exists():
-            _begin(folder, name, random)
+            _begin(folder, name, random, option)
         if ml_dsa:
             _add_ml_dsa(folder, random)
         yield _existing(folder, name)
@@ -110,14 +112,14 @@ def opened(
         os.close(lock)
 
 
-def _begin(folder: Path, name: str | None, random: Callable[[int], bytes]) -> None:
+def _begin(folder: Path, name: str | None, random: Callable[[int], bytes], option: str) -> None:
     """Make the key, then the folder of logs, and last the file with the name, which marks them complete."""
     if name is None:
-        raise ConfigError("a new witness needs --name, such as witness.example.org/w1")
+        raise ConfigError(f"{folder} is new and needs {option}, such as witness.example.org/w1")
     try:
         CosignerKey(name, bytes(32))
     except MalformedError as error:
-        raise ConfigError(f"--name {name!r}: {error.problem}") from None
+        raise ConfigError(f"{option} {name!r}: {error.problem}") from None
     if any((folder / LOGS).glob("*")) or (folder / FORKS).exists():
         raise ConfigError(
             f"{folder} has logs of a witness, but not its {NAME}: what it cosigned may be lost; begin with a "

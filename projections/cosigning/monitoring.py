@@ -265,7 +265,7 @@ def cosigning(
         return
     failure = Failure(ending)
     with ExitStack() as stack:
-        identity = stack.enter_context(opened(settings.folder, settings.name))
+        identity = stack.enter_context(opened(settings.folder, settings.name, option="--cosigner-name"))
         directories = [
             stack.enter_context(closing(Transport(url, timeout=PATIENCE))) for url in settings.publish
         ]

@@ -125,7 +125,7 @@ def test_an_error_ends_the_monitor(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_used_is_refused_at_the_start(tmp_path: Path) -> None:
     ledger, ending = story("alice").ledger, threading.Event()
     with (
-        pytest.raises(ConfigError, match="needs --name"),
+        pytest.raises(ConfigError, match="needs --cosigner-name"),
         cosigning(CosignerSettings(tmp_path), ledger, ending, lambda _: None),
     ):
         pass
