@@ -20,11 +20,12 @@ from kt_es.api.cosigned import WatchersBody
 from kt_es.api.operations import WATCHERS
 from kt_es.client.ahead import Ahead, forget_ahead, keep_ahead, kept_ahead
 from kt_es.client.checkpoints import STEP, AheadError, compare_checkpoint, named
-from kt_es.client.elsewhere import LogName, Place, place_at
+from kt_es.client.elsewhere import LogName, Place, SavedCheckpoint, place_at
 from kt_es.client.heads import contradictions
 from kt_es.client.session import Session
 from kt_es.errors import (
     CannotTellError,
+    ConfigError,
     MalformedError,
     RefusedError,
     UnavailableError,
@@ -100,6 +101,7 @@ class Comparing:
             timeout: Seconds for the comparison as a whole.
 
         Raises:
+            ConfigError: The address or the file cannot be used.
             EquivocationError: The directory signed two logs that cannot both be true.
             VerificationError: Step "checkpoint": the directory has not signed what is shown there. Step
                 "comparison": it signed another log, and its front end withholds the second statement.
@@ -159,6 +161,13 @@ class Comparing:
                 )
             except AheadError as error:
                 raise late or error from None
+            except VerificationError as error:
+                if error.step != "checkpoint" or not isinstance(place, SavedCheckpoint):
+                    raise
+                raise ConfigError(
+                    f"{place.url} has no checkpoint that the directory has signed ({error.problem}): name "
+                    "another file"
+                ) from None
             if late is not None:
                 raise late
             return found

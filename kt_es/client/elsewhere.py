@@ -18,9 +18,10 @@ from kt_es.api.operations import COSIGNED
 from kt_es.api.paths import consistency_path, head_path
 from kt_es.client.transport import Transport
 from kt_es.crypto.hashes import sha256
-from kt_es.errors import MalformedError, RefusedError, UnavailableError
+from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
 from kt_es.formats.evidence import MAX_EVIDENCE, MAX_EVIDENCE_FILE, evidence_in
 from kt_es.formats.heads import MAX_CHECKPOINT, heads_origin, mutations_origin
+from kt_es.formats.notes import parse_note
 
 LogName = Literal["heads", "mutations"]
 LOGS: Final[tuple[LogName, ...]] = ("heads", "mutations")
@@ -68,11 +69,16 @@ def place_at(where: str, origin: str, *, verify: ssl.SSLContext | bool = True, p
 
     With ``public`` it is a URL, and no address of a private network is asked.
 
-    Raises ``ConfigError`` for an address that cannot be used.
+    Raises ``ConfigError`` for an address that cannot be used, and for a file that cannot be read or is no
+    checkpoint of the directory.
     """
     if public or "://" in where:
         return Elsewhere(where, origin, verify=verify, public=public)
-    return SavedCheckpoint(Path(where), origin)
+    if not where:
+        raise ConfigError("a place to compare with is empty: name a URL or a file")
+    saved = SavedCheckpoint(Path(where), origin)
+    saved.check()
+    return saved
 
 
 class SavedCheckpoint:
@@ -85,6 +91,20 @@ class SavedCheckpoint:
     @property
     def url(self) -> str:
         return str(self._path)
+
+    def check(self) -> None:
+        """Raise ``ConfigError`` unless the file has evidence, or a checkpoint of the directory."""
+        try:
+            if any(True for _ in self.evidence()):
+                return
+            for _, checkpoint in self.checkpoints():
+                parse_note(checkpoint)
+        except UnavailableError as error:
+            raise ConfigError(str(error)) from None
+        except MalformedError as error:
+            raise ConfigError(
+                f"{self._path} is no complete checkpoint ({error}): save it again with kt checkpoint"
+            ) from None
 
     def close(self) -> None:
         """A file is not kept open."""
@@ -119,7 +139,7 @@ class SavedCheckpoint:
                 return file.read(MAX_EVIDENCE_FILE + 1)
         except OSError as error:
             raise UnavailableError(
-                f"{self._path} cannot be read: {error.strerror}; name another file"
+                f"{self._path} cannot be read: {error.strerror}; name a file, or a URL that begins with https://"
             ) from None
 
 

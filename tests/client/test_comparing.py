@@ -16,6 +16,7 @@ from kt_es.client.state import FileStateStore, MemoryStateStore
 from kt_es.errors import ConfigError, EquivocationError, UnavailableError, VerificationError
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence, EvidenceKind, armored
+from kt_es.formats.heads import Checkpoint, heads_origin, sign_checkpoint
 from kt_es.process.site import Page
 from tests import builders as b
 from tests.reference.clients import client_of
@@ -162,11 +163,23 @@ def test_what_the_directory_has_not_signed_convicts_nobody(
 
 def test_places_that_cannot_be_read(ours: Directory, tmp_path: Path) -> None:
     client = client_of(ours)
-    with pytest.raises(UnavailableError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"cannot be read.*begins with https"):
         client.comparing.compare(str(tmp_path / "missing"))
-    (tmp_path / "other").write_text("another/heads\n1\n")
-    with pytest.raises(UnavailableError, match="is no checkpoint of"):
-        client.comparing.compare(str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match="begins with https"):
+        client.comparing.compare("kt.example.org:8443")
+    with pytest.raises(ConfigError, match="is empty"):
+        client.comparing.compare("")
+    checkpoint = ours.heads_checkpoint(2)
+    origin = heads_origin(b.ORIGIN)
+    another = sign_checkpoint(Checkpoint(origin, 1, bytes(32)), origin, b.private_key("another"))
+    for text, problem_said in (
+        ("another/heads\n1\n", "is no checkpoint of"),
+        (checkpoint[:-20], "no complete checkpoint"),
+        (another, "no checkpoint that the directory has signed"),
+    ):
+        (tmp_path / "other").write_text(text)
+        with pytest.raises(ConfigError, match=problem_said):
+            client.comparing.compare(str(tmp_path / "other"))
     with place(Shown()) as url, pytest.raises(UnavailableError, match="shows no checkpoint"):
         client.comparing.compare(url)
     with pytest.raises(ConfigError):

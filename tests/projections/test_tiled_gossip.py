@@ -13,7 +13,7 @@ from kt_es.api.models import HeadBody
 from kt_es.cli.auditors.comparing import compared_with
 from kt_es.cli.output import Output
 from kt_es.client.elsewhere import Elsewhere
-from kt_es.errors import DivergenceError, EquivocationError
+from kt_es.errors import ConfigError, DivergenceError, EquivocationError
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import HeadEvent
@@ -140,3 +140,15 @@ def test_a_longer_log_without_tiles_is_not_compared(
     assert found.not_compared == f"; not compared with {url}"
     assert [one["agrees"] for one in found.documents] == [False]
     assert "not compared" in capsys.readouterr().err
+
+
+def test_an_audit_does_not_begin_with_a_file_that_cannot_be_used(ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "cut").write_bytes(published(OURS, 2)["heads"][:-20])
+    for where in ("", "kt.example.org:8443", str(tmp_path / "cut")):
+        with pytest.raises(ConfigError):
+            compared_with(Output(), [where], b.ORIGIN, ledger)
+    changed = bytearray(published(OURS, 2)["heads"])
+    changed[-20:-10] = b"AAAAAAAAAA"
+    (tmp_path / "changed").write_bytes(changed)
+    with pytest.raises(ConfigError, match="cannot be compared with"):
+        compared_with(Output(), [str(tmp_path / "changed")], b.ORIGIN, ledger)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kt_es.cli.output import Output
-from kt_es.client.elsewhere import Place, place_at
-from kt_es.errors import counted
+from kt_es.client.elsewhere import Place, SavedCheckpoint, place_at
+from kt_es.errors import ConfigError, counted
 from kt_es.ledger.ledger import Ledger
 from kt_es.process.clock import wall_clock
 from projections.gossip import Neighbour, compare_once
@@ -75,6 +75,9 @@ def compared_with(
         places = [stack.enter_context(closing(place_at(url, origin))) for url in dict.fromkeys(urls)]
         sources = [*kept_unproven(data, origin), *places]
         found = compare_once(sources, ledger, wall_clock, own=own, data=data)
+    for source, one in zip(sources, found, strict=True):
+        if isinstance(source, SavedCheckpoint) and one.agreed is None and not one.ahead and one.problem:
+            raise ConfigError(f"{one.url} cannot be compared with ({one.problem}): name another file")
     for one in found:
         if one.agreed is None:
             output.warn(f"  not compared with {one.url}: {_problem(one)}")

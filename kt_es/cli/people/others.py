@@ -14,6 +14,7 @@ from kt_es.client.client import Client
 from kt_es.client.comparing import Comparison
 from kt_es.errors import (
     CannotTellError,
+    ConfigError,
     EquivocationError,
     MalformedError,
     UnavailableError,
@@ -98,6 +99,11 @@ class Others:
             except VerificationError as error:
                 yield where, error
                 continue
+            except ConfigError as error:
+                if where not in self._told:
+                    raise
+                # The file could be read before, and a watch is unattended.
+                document = {"where": where, "compared": False, "problem": str(error)}
             if self._told.get(where) != document.get("problem", ""):
                 self._told[where] = document.get("problem", "")
                 _tell(self._output, document)
