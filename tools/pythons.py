@@ -23,7 +23,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 # What differs from one Python to the next shows here in a minute or two.
-PURE = ("crypto", "formats", "core", "merkle", "client", "importers", "process")
+PURE = ("crypto", "formats", "core", "merkle", "client", "importers", "process", "witness")
 # The folders of tests that take a few minutes together.
 QUICK = (*PURE, "ledger", "cli", "projections", "signer")
 PYTEST = ("-q", "-n", "3", "--dist", "worksteal")
