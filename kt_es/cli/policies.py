@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
+from click.core import ParameterSource
+
 from kt_es.cli.output import Output, at
 from kt_es.client.client import Client
 from kt_es.client.vouching import Policies, Voucher
@@ -14,6 +17,14 @@ from kt_es.formats.policies import MAX_POLICY_SIZE, Policy
 
 def read_policies(policy: Path | None, monitors: Path | None, age: float) -> Policies:
     """Return the policies in these files. Raises ``ConfigError``, which names the file and the line."""
+    context = click.get_current_context(silent=True)
+    if policy is None and monitors is None and context is not None:
+        if context.get_parameter_source("policy_age") is ParameterSource.COMMANDLINE:
+            raise ConfigError(
+                "--policy-age is about a policy, and there is none: give --policy or --monitors as well, or "
+                "leave it out"
+            )
+        return Policies(age=age)
     return Policies(_read(policy), _read(monitors), age)
 
 

@@ -237,7 +237,7 @@ def _missing(kind: str, policy: Policy, vouchers: Sequence[Voucher]) -> str:
     missing = [cosigner.name for cosigner in policy.cosigners if cosigner.name not in there]
     unusable = [cosigner.name for cosigner in policy.cosigners if not _is_usable(cosigner.vkey)]
     who = ", ".join(sorted(there)) or "nobody"
-    problem = f"no quorum {policy.quorum} of {kind}: vouched has {who}; not {', '.join(missing)}"
+    problem = f"no quorum {policy.quorum} of {kind}: {who} vouched, and {', '.join(missing)} did not"
     if unusable:
         problem += f" (of {', '.join(unusable)} only keys of type 0x{COSIGNATURE:02x} could be verified here)"
     return f"{problem}; ask again later, or ask another front end"

@@ -213,7 +213,7 @@ def _lines(data: bytes) -> Iterator[tuple[int, list[str]]]:
         raise _problem(f"must have at most {MAX_POLICY_SIZE} bytes, has {len(data)}")
     *lines, rest = data.split(b"\n")
     if rest:
-        raise _problem(f"line {len(lines) + 1} does not end in a newline; is the file complete?")
+        raise _problem(f"line {len(lines) + 1} does not end in a newline, so the file may be incomplete")
     for number, line in enumerate(lines, 1):
         if refused := _REFUSED.search(line):
             octet = refused[0][0]

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Final
 
+from kt_es.errors import counted
 from kt_es.formats.notes import encode_base64
 from kt_es.ledger.clock import spoken
 from kt_es.process.site import STRICT, Page
-from projections.status.facts import Facts, Told
+from projections.status.facts import Facts, Lag, Told
 from projections.status.hours import HOUR
 from projections.status.picture import heads_picture
 from projections.status.style import STYLE
@@ -73,12 +74,19 @@ def _headline(facts: Facts) -> tuple[str, str, str]:
     if lag.reachable is False:
         return "wait", "The source cannot be reached", f"{until}. What was published since is not known."
     if lag.heads and lag.seconds >= 1:
-        behind = (
-            f"{lag.heads:,} heads and {lag.records:,} records wait since {spoken(int(lag.seconds * 1000))}"
-        )
+        behind = f"{_lag(lag)} wait since {spoken(int(lag.seconds * 1000))}"
         return "wait", "Catching up", f"{until}; {behind}."
     age = spoken(max(0, facts.now - verified.timestamp))
     return "good", "Verified", f"{until}. The latest verified head was {age} old when this page was made."
+
+
+def _lag(lag: Lag) -> str:
+    return f"{_number(lag.heads, 'heads')} and {_number(lag.records, 'records')}"
+
+
+def _number(number: int, things: str) -> str:
+    """Do what ``counted`` does, with commas."""
+    return counted(number, things).replace(str(number), f"{number:,}", 1)
 
 
 def _verified(facts: Facts) -> Iterator[str]:
@@ -93,7 +101,7 @@ def _verified(facts: Facts) -> Iterator[str]:
         yield _row(name, f"{log.size:,} {'leaf' if log.size == 1 else 'leaves'}, root <code>{root}</code>")
     lag = facts.lag
     behind = (
-        f"{lag.heads:,} heads and {lag.records:,} records"
+        _lag(lag)
         if lag.reachable
         else "not known: the source cannot be reached"
         if lag.reachable is False

@@ -165,7 +165,12 @@ class TiledReplay:
             )
         text = replace(shown.note, signatures=known or lines).encode()
         if known:
-            open_checkpoint(text, origin, keys)
+            try:
+                open_checkpoint(text, origin, keys)
+            except VerificationError as error:
+                raise VerificationError(
+                    error.step, f"{shown.log}/checkpoint at {self._logs.url}: {error.problem}"
+                ) from None
         return text
 
     def _contradicted(self, shown: Shown, text: str, size: int, tiled: TiledLog | None = None) -> NoReturn:

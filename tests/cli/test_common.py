@@ -277,3 +277,18 @@ def test_help_names_the_shared_store(
     for words in (("store",), ("frontend",), ()):
         assert ran(monkeypatch, *words, "--help") == 0
         assert "shared store" in " ".join(capsys.readouterr().out.split())
+
+
+def test_from_without_a_key_says_which_key_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("audit", "monitor"):
+        assert ran(monkeypatch, command, "--from", "http://127.0.0.1:1") == 2
+        assert "give --vkey" in capsys.readouterr().err
+
+
+def test_an_age_without_a_policy_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ran(monkeypatch, "get", "alice@example.org", "--vkey", VKEY, "--policy-age", 5) == 2
+    assert "give --policy or --monitors" in capsys.readouterr().err

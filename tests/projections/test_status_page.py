@@ -91,6 +91,8 @@ class TestPage:
         [
             ({}, "Verified", "up to epoch 1,204,331 is verified. The latest verified head was 12 s old"),
             ({"lag": Lag(3, 412, 5.0, True)}, "Catching up", "3 heads and 412 records wait since 5 s"),
+            ({"lag": Lag(1, 1, 5.0, True)}, "Catching up", "1 head and 1 record wait since 5 s"),
+            ({"lag": Lag(1204, 5412, 5.0, True)}, "Catching up", "1,204 heads and 5,412 records wait"),
             ({"lag": Lag(3, 4, 0.2, True)}, "Verified", "up to epoch 1,204,331"),
             ({"lag": Lag(reachable=False)}, "The source cannot be reached", "published since is not known"),
             ({"verified": None, "rules": None}, "Nothing is verified yet", "no head from its event log"),

@@ -254,7 +254,7 @@ def _audit_tiles(
 
 
 def _show(output: Output, head: MapHead) -> None:
-    output.progress(f"  epoch {head.epoch}, {head.log_size} records")
+    output.progress(f"  epoch {head.epoch}, {counted(head.log_size, 'records')}")
 
 
 def _reported(output: Output, settings: Settings, report: AuditReport) -> AuditReport:

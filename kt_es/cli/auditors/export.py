@@ -67,7 +67,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _spoken(done: Exported) -> str:
-    return f"{counted(done.heads, 'epoch')}, {counted(done.mutations, 'record')}"
+    return f"{counted(done.heads, 'epochs')}, {counted(done.mutations, 'records')}"
 
 
 def _print(output: Output, folder: Path, settings: Settings, reached: Exported) -> None:

@@ -50,6 +50,11 @@ def refuse_without_from(context: click.Context, given: Mapping[str, object]) -> 
 def tile_settings(context: click.Context, vkey: str | None) -> Settings:
     """Return the directory whose tiles are replayed: from its key alone as outsiders have it, or kt.toml."""
     if vkey is None:
+        if not config_path(context).exists():
+            raise ConfigError(
+                "--from needs the key of the directory: give --vkey, as its operator published it, or a "
+                "kt.toml with --config"
+            )
         return settings_of(context)
     origin = Pinned.parse(vkey).origin
     # The name is that of the streams in the event log, which are not read.

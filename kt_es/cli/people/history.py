@@ -184,5 +184,8 @@ def checkpoint_command(context: click.Context, /, which: str, **reach: Any) -> N
     """Print the latest checkpoint of a log, verified and consistent with the trusted one."""
     with Reach(**reach).client() as client:
         head = client.head()
+        vouched = show_vouched(output_of(context), client)
     text = head.heads_checkpoint if which == "heads" else head.mutations_checkpoint
-    output_of(context).data({"log": which, "checkpoint": text}, text.removesuffix("\n").split("\n"))
+    output_of(context).data(
+        {"log": which, "checkpoint": text, **vouched}, text.removesuffix("\n").split("\n")
+    )
