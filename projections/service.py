@@ -172,7 +172,7 @@ class FrontendService:
             self.directory,
             ledger.committed.standing.origin,
             cosigners.keys,
-            lambda log, name, time: self.metrics.cosigned[log].labels(name).set(time),
+            lambda log, key, time: self.metrics.cosigned[log].labels(cosigners.name_of(key)).set(time),
             self._fail,
         )
         self.cosigning = Cosigning(heads, cosigners, log, names.cosignatures)

@@ -69,7 +69,7 @@ class CosignedHeads:
         directory: The logs that were verified here.
         origin: The origin of the directory.
         cosigners: The keys of the known cosigners.
-        changed: Called with log, name of the cosigner, and time of each new cosignature.
+        changed: Called with log, key of the cosigner, and time of each new cosignature.
         contradicted: Called with the evidence, if the directory signed another log than was verified here.
     """
 
@@ -78,7 +78,7 @@ class CosignedHeads:
         directory: DirectoryReader,
         origin: str,
         cosigners: Sequence[CosignerKey],
-        changed: Callable[[LogName, str, int], None] = lambda *_: None,
+        changed: Callable[[LogName, CosignerKey, int], None] = lambda *_: None,
         contradicted: Callable[[EquivocationError], None] = lambda _: None,
     ) -> None:
         self._directory = directory
@@ -198,7 +198,7 @@ class CosignedHeads:
                 if not _is_newer(each, known.get(key)):
                     continue
                 known[key] = each
-            self._changed(read.log, key.name, each.timestamp)
+            self._changed(read.log, key, each.timestamp)
 
     def _verified(self, read: _Read, cosigners: Sequence[CosignerKey]) -> dict[CosignerKey, Cosignature]:
         """Return the cosignatures by ``cosigners``. The checkpoint must not be ahead.

@@ -30,6 +30,10 @@ class Cosigners:
     def keys(self) -> tuple[CosignerKey, ...]:
         return tuple(dict.fromkeys((*self.witnesses, *self.monitors)))
 
+    def name_of(self, key: CosignerKey) -> str:
+        """Return the name of a cosigner in the operator's policy files; those of keys need not be unique."""
+        return next((each.name for each in self.watchers if each.vkey == key.vkey), key.name)
+
 
 NOBODY: Final = Cosigners()
 

@@ -50,6 +50,7 @@ class Rounds:
         self._prove = prove
         self._metrics = metrics
         self._problems: dict[tuple[str, str], str] = {}
+        self._cosigning: set[tuple[str, str]] = set()  # witnesses and logs that were cosigned once
         self._not_before: dict[CosignerKey, float] = {}  # monotonic seconds
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="witness")
 
@@ -114,8 +115,10 @@ class Rounds:
         before = self._problems.pop(place, None)
         if isinstance(answer, Cosigned):
             self._metrics.cosigned(witness.name, log, answer.timestamp)
-            if before is not None:
-                _LOG.info("a witness cosigns again", witness=witness.name, log=log, size=checkpoint.size)
+            if before is not None or place not in self._cosigning:
+                said = "a witness cosigns" if before is None else "a witness cosigns again"
+                _LOG.info(said, witness=witness.name, log=log, size=checkpoint.size)
+            self._cosigning.add(place)
             return
         self._metrics.refused(witness.name, log, answer.result)
         self._problems[place] = answer.result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Final
 import structlog
 
 from kt_es.api.codec import decode_model
+from kt_es.api.cosigned import CosignedBody
 from kt_es.api.models import ConsistencyBody
+from kt_es.api.operations import COSIGNED as COSIGNED_HEADS
 from kt_es.api.paths import consistency_path
 from kt_es.client.transport import Transport
 from kt_es.errors import AccessDeniedError, MalformedError, UnavailableError, WrongRevisionError
@@ -31,6 +33,7 @@ from projections.cosigning.asking import Witness
 from projections.cosigning.memory import Memory
 from projections.cosigning.metrics import CosignMetrics
 from projections.cosigning.rounds import Rounds, patient
+from projections.cosigning.shown import Shown
 
 KEPT: Final = 4096
 """Events that the stream keeps, one and a half days at two a minute. Front ends read them at their start."""
@@ -94,6 +97,7 @@ def serve(
         ]
         prove = patient(_prover(frontend), PROOF_SECONDS, stop)
         rounds = stack.enter_context(closing(Rounds(witnesses, memory, prove, metrics)))
+        shown = Shown(_shower(frontend), {each.key: each.name for each in settings.witnesses})
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
         stack.enter_context(reloading(reload))
@@ -105,7 +109,10 @@ def serve(
                 _bound(log, stream)
                 while not stop.is_set():
                     due = time.monotonic() + reload.current.interval
-                    _round(log, settings.names, rounds, metrics, stop)
+                    # What the round before has published; front ends have read it by now.
+                    shown.look()
+                    for note in _round(log, settings.names, rounds, metrics, stop):
+                        shown.published(note)
                     outage.over()
                     backoff.reset()
                     stop.wait(max(0.0, due - time.monotonic()))
@@ -115,8 +122,8 @@ def serve(
 
 def _round(
     log: EventLog, names: StreamNames, rounds: Rounds, metrics: CosignMetrics, stop: threading.Event
-) -> None:
-    """Ask about the newest head, and publish what comes back at once. Before the first head, do nothing."""
+) -> Iterator[bytes]:
+    """Ask about the newest head, publish what comes back at once, and yield it. Nothing without a head."""
     newest = log.last_event(names.heads)
     if newest is None:
         return
@@ -126,6 +133,7 @@ def _round(
         for name, note in (("heads", event.heads_checkpoint), ("mutations", event.mutations_checkpoint)):
             for cosigned in rounds.ask(name, note, stop):
                 log.append(names.cosignatures, ANY, [content_event(names.cosignatures, COSIGNED, cosigned)])
+                yield cosigned
     except MalformedError as error:
         # Front ends and monitors stop at such a head; nobody is to cosign it.
         _LOG.error("the newest head is malformed", revision=newest.revision, problem=str(error))
@@ -140,6 +148,15 @@ def _prover(frontend: Transport) -> Callable[[str, int, int], tuple[bytes, ...]]
         return decode_model(ConsistencyBody, answer.body).hashes
 
     return prove
+
+
+def _shower(frontend: Transport) -> Callable[[], tuple[str, ...]]:
+    def show() -> tuple[str, ...]:
+        answer = frontend.get(COSIGNED_HEADS.path, frontend.deadline(PROOF_SECONDS), patient=False)
+        body = decode_model(CosignedBody, answer.body)
+        return body.heads + body.mutations
+
+    return show
 
 
 def _bound(log: EventLog, stream: str) -> None:

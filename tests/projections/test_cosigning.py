@@ -25,6 +25,7 @@ from projections.cosigning.asking import Cosigned, Elsewhere, Refused, Witness
 from projections.cosigning.memory import FILE, Memory
 from projections.cosigning.metrics import CosignMetrics
 from projections.cosigning.rounds import Rounds, patient
+from projections.cosigning.shown import Shown
 from tests import builders as b
 from tests.reference import naive_log
 from tests.reference.cosigning import CosigningParty
@@ -224,6 +225,37 @@ def test_a_witness_that_recovers_is_said_once(tmp_path: Path) -> None:
         for good[0] in (False, False, True, True):
             asked.names(5, [made])
     assert [line["event"] for line in said] == ["a witness does not cosign", "a witness cosigns again"]
+
+
+def test_the_first_cosignature_of_each_witness_and_log_is_said(tmp_path: Path) -> None:
+    _, made = real(tmp_path / "w", "one.example.org")
+    asked = Asking(tmp_path, made)
+    with capture_logs() as said:
+        for size in (5, 5, 7):
+            asked.names(size, [made])
+    assert [(line["event"], line["witness"], line["log"]) for line in said] == [
+        ("a witness cosigns", "one.example.org", "heads")
+    ]
+
+
+def test_a_front_end_that_does_not_show_what_was_published_is_reported_once() -> None:
+    note = note_of(5)
+    other = CosigningParty("other")
+    notes: list[str] = []
+    shown = Shown(lambda: notes, {PARTY.key: "first", other.key: "second"})
+    with capture_logs() as said:
+        shown.look()
+        shown.published((note + PARTY.line(note, AT) + other.line(note, AT)).encode())
+        for notes[:] in ([], [], [note + PARTY.line(note, AT)], [note + other.line(note, AT)]):
+            shown.look()
+        notes[:] = [note + PARTY.line(note, AT), note + other.line(note, AT)]
+        shown.look()
+        shown.look()
+    assert [(line["event"], line.get("witnesses")) for line in said] == [
+        ("the front end does not show what was published", ["first", "second"]),
+        ("the front end does not show what was published", ["first"]),
+        ("the front end shows what was published", None),
+    ]
 
 
 def test_a_front_end_that_does_not_prove_is_named(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from kt_es.client.trusted import Pinned
 from kt_es.config_cosign import CosignTable
 from kt_es.eventstore.streams import ANY, Event, EventLog, Subscription, content_event
 from kt_es.evidence import convict
-from kt_es.formats.cosignatures import MAX_COSIGNED_NOTE, read_cosigned
+from kt_es.formats.cosignatures import MAX_COSIGNED_NOTE, CosignerKey, cosign, read_cosigned
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import HeadEvent, heads_origin, open_checkpoint
-from kt_es.formats.notes import NoteSignature
+from kt_es.formats.notes import NoteSignature, parse_note
 from kt_es.server.cosigning import COSIGNED, Cosigners
 from tests import builders as b
 from tests.reference.cosigning import CosigningParty, signed
@@ -331,3 +331,22 @@ class _Slowly:
     def stop(self) -> None:
         self._log.goes_on.set()
         self._found.stop()
+
+
+def test_metrics_have_the_names_of_the_policy_files(tmp_path: Path) -> None:
+    """Two witnesses may have one key name."""
+    twin = CosignerKey(ALPHA.name, BETA.key.key)
+    lines = f"witness near {ALPHA.key.vkey} https://a.example", f"witness far {twin.vkey} https://b.example"
+    (tmp_path / "w").write_text("\n".join([*lines, "quorum none\n"]))
+    known = CosignTable(policy=Path("w")).known(tmp_path)
+    streams = story("alice")
+    with front(streams, made=Front(streams, cosigners=known)) as made:
+        note = head(made, 1).heads_checkpoint
+        line = cosign(parse_note(note).text, twin.name, BETA.private, AT + 1)
+        publish(made, note + ALPHA.line(note, AT) + line)
+
+        def shown(name: str) -> float | None:
+            figure = "kt_heads_cosigned_timestamp_seconds"
+            return made.running.metrics.registry.get_sample_value(figure, {"cosigner": name})
+
+        until(lambda: (shown("near"), shown("far")) == (AT, AT + 1))
