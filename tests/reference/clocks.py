@@ -9,7 +9,7 @@ import pytest
 
 _MODULES = (
     *("transport", "attempts", "publishing", "session", "directory", "submitting", "bulk"),
-    *("comparing", "vouching"),
+    *("checkpoints", "vouching"),
 )
 
 
