@@ -178,6 +178,9 @@ class Submissions:
         try:
             event = await self._put(checked.first_step)
         except UnprotectedError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # The requester has hung up, and ``held`` raised this error in the place of the cancellation.
+                raise asyncio.CancelledError from None
             await run_in(pool, lambda: self.protect(checked))
             event = await self._put(checked.step)
         return Queued(checked.mutation.entry_hash, event, checked.registration)
