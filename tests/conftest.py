@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
@@ -23,6 +25,12 @@ __all__ = [  # fixtures
 # A shared machine's pauses are no failures: properties are about results, never about time.
 settings.register_profile("kt-es", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kt-es")
+
+
+def pytest_configure() -> None:
+    """A shell lets background processes ignore SIGINT; commands that a test interrupts would inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
