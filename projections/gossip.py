@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from kt_es.client.elsewhere import TIMEOUT, Elsewhere, LogName, Place
+from kt_es.client.elsewhere import TIMEOUT, Elsewhere, Place
 from kt_es.errors import (
     DivergenceError,
     EquivocationError,
@@ -24,12 +24,13 @@ from kt_es.errors import (
     VerificationError,
 )
 from kt_es.evidence import contradicting_checkpoints, contradicting_heads, convicted_elsewhere, shown_by
+from kt_es.formats.heads import LogName
 from kt_es.ledger.clock import max_interval, spoken
 from kt_es.ledger.comparing import STEP, compare_checkpoint
 from kt_es.ledger.convicting import signer_keys
 from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.rows import Committed
-from kt_es.process.signals import Failure, Worker
+from kt_es.process.signals import working
 from projections.tiles.comparing import check_continues, proven_by_tiles
 from projections.tiles.reading import said_of
 from projections.tiles.server import TileServer
@@ -38,7 +39,6 @@ from projections.unproven import keep_unproven
 INTERVAL = 60.0
 """Seconds between two questions to the same place."""
 
-_GRACE = 5.0  # seconds that a stopped thread may take
 _TICK = 1.0  # seconds between two looks at checkpoints that were ahead
 _SLACK = 60_000  # ms that a monitor may be behind others, beside an interval of the directory
 
@@ -253,16 +253,8 @@ def gossiping(gossip: Gossip, interval: float, ending: threading.Event) -> Itera
     if not gossip.neighbours:
         yield
         return
-    failure = Failure(ending)
-    worker = Worker("gossip", lambda stop: gossip.run(stop, interval), failure)
-    worker.start()
-    try:
+    with working("gossip", lambda stop: gossip.run(stop, interval), ending):
         yield
-    finally:
-        worker.stop()
-        worker.join(_GRACE)
-    if failure.error is not None:
-        raise failure.error
 
 
 def compare_once(

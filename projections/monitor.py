@@ -32,7 +32,7 @@ from kt_es.ledger.stores import open_store
 from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
-from kt_es.process.signals import Failure, Reload, Worker, reloading
+from kt_es.process.signals import GRACE, Reload, Worker, reloading, working
 from projections.auditor import Alarm, Notice, QueueCheck, Vigil
 from projections.cosigning.monitoring import CosignerSettings, cosigning
 from projections.follower import Listener
@@ -48,7 +48,6 @@ from projections.webhooks import Webhooks
 ALARM_SECONDS = 120.0
 LOOK_SECONDS = 2.0
 CLOCK_SECONDS = 0.5
-GRACE = 5.0
 
 _LOG = structlog.get_logger("monitor")
 
@@ -244,7 +243,6 @@ def _clock(vigil: Vigil, stop: threading.Event, *, exit_on_silence: bool) -> Ite
     ``exit_on_silence``, silence is such an error: ``CannotTellError``.
     """
     ending = threading.Event()
-    failure = Failure(ending)
 
     def run(stopped: threading.Event) -> None:
         while not stopped.is_set():
@@ -255,10 +253,8 @@ def _clock(vigil: Vigil, stop: threading.Event, *, exit_on_silence: bool) -> Ite
                 ending.set()
                 return
 
-    with _running(Worker("clock", run, failure)):
+    with working("clock", run, ending):
         yield ending
-    if failure.error is not None:
-        raise failure.error
 
 
 @contextmanager
@@ -267,8 +263,7 @@ def _running(worker: Worker) -> Iterator[None]:
     try:
         yield
     finally:
-        worker.stop()
-        worker.join(GRACE)
+        worker.end(GRACE)
 
 
 def _head_watch(source: Source, metrics: MonitorMetrics) -> Worker:

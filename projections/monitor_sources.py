@@ -16,7 +16,7 @@ import certifi
 from kt_es.client.elsewhere import Elsewhere
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
-from kt_es.formats.heads import HeadEvent, SignedMapHead
+from kt_es.formats.heads import LOG_NAMES, HeadEvent, SignedMapHead
 from kt_es.ledger.ledger import Ledger
 from kt_es.process.outage import Outage
 from projections.auditor import QueueCheck
@@ -140,7 +140,7 @@ class TileSource:
         with closing(self._connect()) as tiles:
 
             def look(metrics: MonitorMetrics) -> None:
-                heads, records = (said_of(tiles.checkpoint(log)) for log in ("heads", "mutations"))
+                heads, records = (said_of(tiles.checkpoint(log)) for log in LOG_NAMES)
                 # The time of the newest head is in a leaf, which only the replay reads.
                 metrics.published(heads, records, 0)
 

@@ -29,10 +29,8 @@ from kt_es.ledger.comparing import STEP, compare_checkpoint
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.proofs import head_at
 from kt_es.ledger.rows import Committed
-from kt_es.process.signals import Failure, Worker
+from kt_es.process.signals import working
 from projections.auditor import Alarm, Notice
-
-_GRACE = 5.0  # seconds that a stopped thread may take
 
 _LOG = structlog.get_logger("monitor")
 
@@ -131,13 +129,5 @@ def watching_quorums(quorums: Quorums, interval: float, ending: threading.Event)
             quorums.look()
             stop.wait(interval)
 
-    failure = Failure(ending)
-    worker = Worker("quorums", run, failure)
-    worker.start()
-    try:
+    with working("quorums", run, ending):
         yield
-    finally:
-        worker.stop()
-        worker.join(_GRACE)
-    if failure.error is not None:
-        raise failure.error

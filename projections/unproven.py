@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kt_es.client.elsewhere import LogName, SavedCheckpoint
+from kt_es.client.elsewhere import SavedCheckpoint
 from kt_es.crypto.hashes import sha256
+from kt_es.formats.heads import LogName
 from kt_es.process.files import create_file
 
 FOLDER: Final = "unproven"

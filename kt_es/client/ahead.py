@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from kt_es.client.elsewhere import LOGS, LogName
 from kt_es.client.state import StateStore, decoded
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import Value, decode, encode, take_array, take_text, take_uint
-from kt_es.formats.heads import MAX_CHECKPOINT
+from kt_es.formats.heads import LOG_NAMES, MAX_CHECKPOINT, LogName
 
 MOST: Final = 32
 """Checkpoints that one client keeps. The directory has signed each of them."""
@@ -90,7 +89,7 @@ def _decode(data: bytes) -> tuple[Ahead, ...]:
 def _one(value: Value) -> Ahead:
     what = "checkpoint ahead"
     where, name, since, checkpoint = take_array(value, what, 4)
-    log = next((log for log in LOGS if log == name), None)
+    log = next((log for log in LOG_NAMES if log == name), None)
     if log is None:
         raise MalformedError(what, "must be of the log of heads or of mutations")
     return Ahead(

@@ -9,7 +9,6 @@ from typing import Final
 
 from kt_es.api.paths import head_path
 from kt_es.client.directory import read_head
-from kt_es.client.elsewhere import LogName
 from kt_es.client.heads import contradictions
 from kt_es.client.session import DirectoryHead, Session
 from kt_es.client.trusted import Trusted
@@ -21,7 +20,7 @@ from kt_es.errors import (
     VerificationError,
 )
 from kt_es.evidence import contradicting_head, shown_by
-from kt_es.formats.heads import Checkpoint, mutations_origin
+from kt_es.formats.heads import Checkpoint, LogName, mutations_origin
 from kt_es.merkle.verify import log_root_from_consistency
 
 _PAUSE: Final = 0.3

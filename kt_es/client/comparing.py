@@ -20,7 +20,7 @@ from kt_es.api.cosigned import WatchersBody
 from kt_es.api.operations import WATCHERS
 from kt_es.client.ahead import Ahead, forget_ahead, keep_ahead, kept_ahead
 from kt_es.client.checkpoints import STEP, AheadError, compare_checkpoint, named
-from kt_es.client.elsewhere import LogName, Place, SavedCheckpoint, place_at
+from kt_es.client.elsewhere import Place, SavedCheckpoint, place_at
 from kt_es.client.heads import contradictions
 from kt_es.client.session import Session
 from kt_es.errors import (
@@ -32,6 +32,7 @@ from kt_es.errors import (
     VerificationError,
 )
 from kt_es.evidence import convicted_elsewhere, shown_by
+from kt_es.formats.heads import LogName
 from kt_es.merkle.verify import log_root_from_consistency
 from kt_es.process.network import is_loopback, is_safe
 

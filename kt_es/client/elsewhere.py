@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from kt_es.api.codec import decode_model
 from kt_es.api.cosigned import CosignedBody
@@ -20,11 +20,8 @@ from kt_es.client.transport import Transport
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
 from kt_es.formats.evidence import MAX_EVIDENCE, MAX_EVIDENCE_FILE, evidence_in
-from kt_es.formats.heads import MAX_CHECKPOINT, heads_origin, mutations_origin
+from kt_es.formats.heads import LOG_NAMES, MAX_CHECKPOINT, LogName, log_origins
 from kt_es.formats.notes import parse_note
-
-LogName = Literal["heads", "mutations"]
-LOGS: Final[tuple[LogName, ...]] = ("heads", "mutations")
 
 TIMEOUT: Final = 10.0
 """Seconds for one checkpoint, at most."""
@@ -122,10 +119,7 @@ class SavedCheckpoint:
 
     def checkpoints(self) -> Iterator[tuple[LogName, bytes]]:
         data = self._read()
-        logs: Mapping[str, LogName] = {
-            heads_origin(self._origin): "heads",
-            mutations_origin(self._origin): "mutations",
-        }
+        logs = {origin: log for log, origin in log_origins(self._origin).items()}
         log = logs.get(data[:MAX_CHECKPOINT].partition(b"\n")[0].decode(errors="replace"))
         if log is None:
             raise UnavailableError(
@@ -172,10 +166,7 @@ class Elsewhere:
         """Raises ``ConfigError`` for an address that cannot be used."""
         self._http = Transport(url, timeout=timeout, verify=verify, connections=2, public=public)
         self.address = url
-        self._origins: Mapping[LogName, str] = {
-            "heads": heads_origin(origin),
-            "mutations": mutations_origin(origin),
-        }
+        self._origins = log_origins(origin)
 
     @property
     def url(self) -> str:
@@ -192,7 +183,7 @@ class Elsewhere:
             UnavailableError: The place cannot be reached, or shows no checkpoint of the directory.
         """
         found = 0
-        for log in LOGS:
+        for log in LOG_NAMES:
             if (checkpoint := self._checkpoint(log)) is not None:
                 found += 1
                 yield log, checkpoint

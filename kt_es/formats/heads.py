@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
@@ -41,6 +41,10 @@ MAX_HEAD_EVENT = MAX_SMH + 2 * MAX_CHECKPOINT + 16
 MAX_LOG_SIZE: Final = 2**63 - 1
 """The largest number of leaves that a log may have. Other implementations cannot read larger numbers."""
 
+LogName = Literal["heads", "mutations"]
+LOG_NAMES: Final[tuple[LogName, LogName]] = ("heads", "mutations")
+"""The two logs of a directory, as paths and messages name them."""
+
 _STEP: Final = "checkpoint"
 # int() also accepts signs, underscores, spaces, leading zeros and non-ASCII digits. The pattern refuses them.
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
@@ -55,6 +59,11 @@ def heads_origin(origin: str) -> str:
 def mutations_origin(origin: str) -> str:
     """Return the origin of a directory's log of mutations."""
     return f"{origin}/mutations"
+
+
+def log_origins(origin: str) -> dict[LogName, str]:
+    """Return the origin of each log of a directory."""
+    return {"heads": heads_origin(origin), "mutations": mutations_origin(origin)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,16 @@ signed is either of the same log, or contradicts a signed statement that is kept
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from kt_es.errors import VerificationError
 from kt_es.evidence import contradicting_checkpoints, contradicting_head
-from kt_es.formats.heads import Checkpoint, heads_origin, mutations_origin, open_checkpoint
+from kt_es.formats.heads import Checkpoint, LogName, log_origins, open_checkpoint
 from kt_es.formats.notes import verifier_key, verify_note
 from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.proofs import head_at, prove_consistency
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.verify import log_root_from_consistency
-
-LogName = Literal["heads", "mutations"]
 
 STEP = "comparison"
 """The step of an error for a log that the directory signed, and that is not the one verified here."""
@@ -53,7 +50,7 @@ def compare_checkpoint(
     origin = committed.standing.origin
     chain = config_chain(ledger, committed) if committed.epoch else ()
     keys = [signed.config.signer_key.raw for signed in chain] or [ledger.pinned.raw]
-    log_origin = heads_origin(origin) if log == "heads" else mutations_origin(origin)
+    log_origin = log_origins(origin)[log]
     claimed = open_checkpoint(encoded, log_origin, dict.fromkeys(keys))
     ours = committed.heads if log == "heads" else committed.log
     if claimed.size > ours.size:

@@ -20,6 +20,9 @@ import structlog
 
 from kt_es.errors import KtError
 
+GRACE = 5.0
+"""Seconds that a stopped thread may take, unless its user says otherwise."""
+
 _LOG = structlog.get_logger("kt_es.process")
 # SimpleQueue is reentrant, so a signal handler may put into it whatever the handler interrupts.
 _HANGUPS: SimpleQueue[bool] = SimpleQueue()
@@ -233,3 +236,22 @@ class Worker:
         # Errors are expected while the things that the thread uses are being closed.
         if not self.stopping:
             self._failed(error)
+
+
+@contextmanager
+def working(
+    name: str, run: Callable[[threading.Event], None], ending: threading.Event, grace: float = GRACE
+) -> Iterator[None]:
+    """Run ``run(stop)`` in a thread while the block runs. It may take up to ``grace`` seconds to stop.
+
+    An error of the thread sets ``ending``, and is raised when the block ends.
+    """
+    failure = Failure(ending)
+    worker = Worker(name, run, failure)
+    worker.start()
+    try:
+        yield
+    finally:
+        worker.end(grace)
+    if failure.error is not None:
+        raise failure.error

@@ -11,7 +11,7 @@ A cosignature over a larger checkpoint is newer, whatever its time: the clock of
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kt_es.api.cosigned import MAX_COSIGNED, CosignedBody
@@ -30,14 +30,13 @@ from kt_es.formats.cosignatures import (
     verify_cosignature,
     with_cosignatures,
 )
-from kt_es.formats.heads import Checkpoint, heads_origin, mutations_origin
+from kt_es.formats.heads import LOG_NAMES, Checkpoint, LogName, log_origins
 from kt_es.formats.notes import Note, NoteSignature, parse_note, verifier_key, verify_note
 from kt_es.ledger.comparing import compare_checkpoint
 from kt_es.ledger.ledger import config_chain
 from kt_es.ledger.rows import Committed
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.responses import NotNowError
-from kt_es.server.tiles import LogName
 
 MAX_WAITING = 1024
 """Notes of the stream that wait until this front end has verified their checkpoints."""
@@ -82,10 +81,7 @@ class CosignedHeads:
         contradicted: Callable[[EquivocationError], None] = lambda _: None,
     ) -> None:
         self._directory = directory
-        self._origins: Mapping[str, LogName] = {
-            heads_origin(origin): "heads",
-            mutations_origin(origin): "mutations",
-        }
+        self._logs = {found: log for log, found in log_origins(origin).items()}
         self._cosigners = tuple(cosigners)
         self._changed = changed
         self._contradicted = contradicted
@@ -176,7 +172,7 @@ class CosignedHeads:
             raise MalformedError("note", f"must have at most {MAX_COSIGNED_NOTE} bytes")
         note = parse_note(data)
         checkpoint = Checkpoint.parse(note.text)
-        log = self._origins.get(checkpoint.origin)
+        log = self._logs.get(checkpoint.origin)
         if log is None:
             raise VerificationError(
                 "checkpoint", f"is of the log {checkpoint.origin}, which is not served here"
@@ -223,9 +219,6 @@ class CosignedHeads:
                     if _is_newer(each, found.get(key)):
                         found[key] = each
         return found
-
-
-LOG_NAMES: tuple[LogName, LogName] = ("heads", "mutations")
 
 
 def _size(committed: Committed, log: LogName) -> int:

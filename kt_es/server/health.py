@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from kt_es.errors import AccessDeniedError, EquivocationError, KtError, RollbackError
 from kt_es.eventstore.streams import EventLog
+from kt_es.formats.heads import LOG_NAMES
 from kt_es.ledger import clock
 from kt_es.ledger.clock import spoken
 from kt_es.process.exposition import Samples
@@ -228,7 +229,7 @@ class Metrics:
                 f"Time of the latest cosignature of the log of {log}, by cosigner",
                 labels=("cosigner",),
             )
-            for log in ("heads", "mutations")
+            for log in LOG_NAMES
         }
         self.rows = samples.counter(
             "kt_store_rows_refused", "Requests refused for missing or wrong rows of the shared store"

@@ -6,12 +6,12 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal
 
 from kt_es.api.operations import ProblemReason
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError, MalformedError, RefusedError
 from kt_es.eventstore.streams import EventLog
+from kt_es.formats.heads import LogName
 from kt_es.formats.tiles import encode_bundle, parse_path
 from kt_es.ledger.bytecache import ByteCache
 from kt_es.ledger.recorded import RecordedItems
@@ -22,7 +22,6 @@ from kt_es.merkle.tiles import TILE_WIDTH, Tile, tile_at
 from kt_es.server.handlers import LOGS, DirectoryReader
 from kt_es.server.renewing import renewed
 
-LogName = Literal["heads", "mutations"]
 CACHED = 8 << 20
 """Bytes of entries that are kept for the next reader: many monitors ask for the newest tile."""
 MAX_PLACES = 1024

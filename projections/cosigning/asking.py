@@ -31,7 +31,7 @@ _SHOWN: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Cosigned:
+class WitnessSignature:
     """The witness has cosigned: its line, which verifies, and the time in it, in seconds since 1970."""
 
     line: NoteSignature
@@ -39,7 +39,7 @@ class Cosigned:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class OtherSize:
     """The witness has cosigned another size last than the request said."""
 
     size: int
@@ -54,7 +54,7 @@ class Refused:
     wait: float = 0.0
 
 
-class Witness:
+class WitnessClient:
     """A witness at ``url``, its submission prefix. Each thread makes one call at a time.
 
     Args:
@@ -102,7 +102,7 @@ class Witness:
     def close(self) -> None:
         self._http.close()
 
-    def ask(self, request: AddCheckpoint) -> Cosigned | Elsewhere | Refused:
+    def ask(self, request: AddCheckpoint) -> WitnessSignature | OtherSize | Refused:
         """Send one request and return what came of it. No failure of the witness is raised."""
         deadline = time.monotonic() + PATIENCE
         try:
@@ -125,7 +125,7 @@ class Witness:
 
     def _read(
         self, request: AddCheckpoint, response: httpx.Response, body: bytes
-    ) -> Cosigned | Elsewhere | Refused:
+    ) -> WitnessSignature | OtherSize | Refused:
         status = response.status_code
         if status == httpx.codes.OK:
             try:
@@ -135,7 +135,7 @@ class Witness:
         media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if status == httpx.codes.CONFLICT and media == SIZE_MEDIA:
             try:
-                return Elsewhere(parse_size(body))
+                return OtherSize(parse_size(body))
             except MalformedError as error:
                 return Refused("lie", f"its 409 {error.problem}")
         said = body[:_SHOWN].decode("utf-8", "replace").strip()
@@ -143,14 +143,14 @@ class Witness:
             str(status), f"{status} {_MEANINGS.get(status, 'refused')}: {said}", _wait(status, response)
         )
 
-    def _cosignature(self, note: str, body: bytes) -> Cosigned:
+    def _cosignature(self, note: str, body: bytes) -> WitnessSignature:
         """Return the first cosignature by ``key``. Lines by other keys are ignored, as the protocol asks."""
         sent, extended = parse_note(note), parse_note(note.encode() + body)
         if extended.text != sent.text:
             raise MalformedError("answer", "has more than signature lines")
         for line in extended.signatures[len(sent.signatures) :]:
             if self.key.made(line):
-                return Cosigned(line, verify_cosignature(sent.text, line, self.key))
+                return WitnessSignature(line, verify_cosignature(sent.text, line, self.key))
         raise VerificationError("cosignature", f"none of its lines is by the key {self.key.vkey}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -20,7 +20,7 @@ import structlog
 
 from kt_es.api.cosigned import CosignaturesRequest
 from kt_es.api.operations import COSIGNATURES
-from kt_es.client.elsewhere import LOGS, Elsewhere, LogName
+from kt_es.client.elsewhere import Elsewhere
 from kt_es.client.transport import Transport
 from kt_es.errors import (
     DiskFullError,
@@ -29,7 +29,7 @@ from kt_es.errors import (
     RefusedError,
     UnavailableError,
 )
-from kt_es.formats.heads import Checkpoint, heads_origin, mutations_origin
+from kt_es.formats.heads import LOG_NAMES, Checkpoint, LogName, log_origins
 from kt_es.formats.notes import VerifierKey, parse_note, verifier_key
 from kt_es.formats.witnessing import AddCheckpoint, origin_hash
 from kt_es.ledger.comparing import compare_checkpoint
@@ -37,7 +37,7 @@ from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.proofs import prove_consistency
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.process.clock import wall_clock
-from kt_es.process.signals import Failure, Worker
+from kt_es.process.signals import working
 from kt_es.process.site import Page
 from kt_es.witness.state import opened
 from kt_es.witness.witness import Witness
@@ -48,8 +48,6 @@ INTERVAL: Final = 60.0
 PATIENCE: Final = 10.0
 """Seconds of one request to the directory, at most."""
 _GRACE: Final = 15.0
-
-_SAID: Final = {True: ("not cosigned", "cosigned again"), False: ("not handed over", "handed over again")}
 
 _LOG = structlog.get_logger("monitor")
 
@@ -119,17 +117,13 @@ class MonitorCosigner:
         self._directories = directories
         self._gossip = gossip or Gossip((), ledger, wall_clock)
         self._metrics = metrics
-        self._problems: dict[str, str] = {}
+        self._problems: dict[tuple[str, str], str] = {}
         self._latest: dict[LogName, CosignedLog] = {}
         self._handed = {directory.base_url: Handed(directory.base_url) for directory in directories}
         for directory in directories:
             if metrics is not None:
                 metrics.not_handed_over(directory.base_url, 0)
-        origin = ledger.committed.standing.origin
-        self._origins: Mapping[str, str] = {
-            "heads": heads_origin(origin),
-            "mutations": mutations_origin(origin),
-        }
+        self._origins = log_origins(ledger.committed.standing.origin)
 
     @property
     def vkey(self) -> str:
@@ -161,7 +155,7 @@ class MonitorCosigner:
         """
         while not stop.is_set():
             due = time.monotonic() + interval
-            notes = [note for log in LOGS if (note := self._cosigned(log)) is not None]
+            notes = [note for log in LOG_NAMES if (note := self._cosigned(log)) is not None]
             if notes:
                 # Before the front end is told: one that finds the fork first shows its checkpoints no more.
                 self._gossip.ask()
@@ -201,12 +195,12 @@ class MonitorCosigner:
         try:
             reply = self._witness.add_checkpoint(AddCheckpoint(old, proof, note).encode())
         except DiskFullError as error:
-            self._say("cosigning", str(error))
+            self._say("cosigned", str(error))
             return None
         if reply.status != HTTPStatus.OK:
             problem = reply.body.decode("utf-8", "replace").strip()
             raise DivergenceError(f"{self._origins[log]} of size {size} cannot be cosigned: {problem}")
-        self._say("cosigning", None)
+        self._say("cosigned")
         self._latest[log] = CosignedLog(log, size, wall_clock())
         if self._metrics is not None:
             self._metrics.cosigned(log, size, self._latest[log].time)
@@ -220,23 +214,23 @@ class MonitorCosigner:
             try:
                 directory.post(COSIGNATURES.path, CosignaturesRequest(note), directory.deadline())
             except (UnavailableError, RefusedError, MalformedError) as error:
-                self._say(url, str(error))
+                self._say("handed over", str(error), url)
                 self._handed[url] = replace(self._handed[url], problem=str(error))
                 if self._metrics is not None:
                     self._metrics.not_handed_over(url)
             else:
-                self._say(url, None)
+                self._say("handed over", to=url)
                 self._handed[url] = Handed(url, wall_clock())
 
-    def _say(self, place: str, problem: str | None) -> None:
-        """Log a problem once, and its end."""
-        before = self._problems.pop(place, None)
-        if problem is not None:
-            self._problems[place] = problem
-            if problem != before:
-                _LOG.warning(_SAID[place == "cosigning"][0], to=place, problem=problem)
-        elif before is not None:
-            _LOG.info(_SAID[place == "cosigning"][1], to=place)
+    def _say(self, what: str, problem: str = "", to: str = "") -> None:
+        """Log once that something is not done, and once that it is done again. ``to`` is a front end."""
+        before = self._problems.get((what, to), "")
+        self._problems[what, to] = problem
+        where = {"to": to} if to else {}
+        if problem and problem != before:
+            _LOG.warning(f"not {what}", problem=problem, **where)
+        elif before and not problem:
+            _LOG.info(f"{what} again", **where)
 
 
 def _keys(origin: str, signers: set[bytes]) -> tuple[VerifierKey, ...]:
@@ -263,7 +257,6 @@ def cosigning(
     if settings is None:
         yield
         return
-    failure = Failure(ending)
     with ExitStack() as stack:
         identity = stack.enter_context(opened(settings.folder, settings.name, option="--cosigner-name"))
         directories = [
@@ -276,11 +269,7 @@ def cosigning(
         cosigner = MonitorCosigner(witness, ledger, directories, gossip, metrics)
         show(cosigner)
         _LOG.info("cosigning", name=identity.name, vkey=cosigner.vkey, publish=list(settings.publish))
-        worker = Worker("cosigner", lambda stop: cosigner.run(stop, settings.interval), failure)
-        worker.start()
-        try:
-            yield
-        finally:
-            worker.end(_GRACE)
-    if failure.error is not None:
-        raise failure.error
+        stack.enter_context(
+            working("cosigner", lambda stop: cosigner.run(stop, settings.interval), ending, _GRACE)
+        )
+        yield

@@ -16,7 +16,7 @@ from kt_es.formats.cosignatures import CosignerKey, with_cosignatures
 from kt_es.formats.heads import Checkpoint
 from kt_es.formats.notes import Note, NoteSignature, parse_note
 from kt_es.formats.witnessing import AddCheckpoint
-from projections.cosigning.asking import Cosigned, Elsewhere, Refused, Witness
+from projections.cosigning.asking import OtherSize, Refused, WitnessClient, WitnessSignature
 from projections.cosigning.memory import Memory
 from projections.cosigning.metrics import CosignMetrics
 
@@ -32,8 +32,8 @@ _LOG = structlog.get_logger("cosign")
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    witness: Witness
-    answer: Cosigned | Refused
+    witness: WitnessClient
+    answer: WitnessSignature | Refused
 
 
 class Rounds:
@@ -43,7 +43,7 @@ class Rounds:
     """
 
     def __init__(
-        self, witnesses: Sequence[Witness], memory: Memory, prove: Prove, metrics: CosignMetrics
+        self, witnesses: Sequence[WitnessClient], memory: Memory, prove: Prove, metrics: CosignMetrics
     ) -> None:
         self._witnesses = witnesses
         self._memory = memory
@@ -71,20 +71,20 @@ class Rounds:
         lines: list[NoteSignature] = []
         for outcome in outcomes:
             self._report(outcome, log, checkpoint)
-            if isinstance(outcome.answer, Cosigned):
+            if isinstance(outcome.answer, WitnessSignature):
                 lines.append(outcome.answer.line)
         self._memory.keep(
             {
                 (outcome.witness.key, checkpoint.origin): checkpoint.size
                 for outcome in outcomes
-                if isinstance(outcome.answer, Cosigned)
+                if isinstance(outcome.answer, WitnessSignature)
             }
         )
         own = Note(parsed.text, parsed.signatures[:1])
         return [made.encode().encode() for made in with_cosignatures(own, lines)]
 
     def _ask(
-        self, witness: Witness, log: str, checkpoint: Checkpoint, note: str, stop: threading.Event
+        self, witness: WitnessClient, log: str, checkpoint: Checkpoint, note: str, stop: threading.Event
     ) -> _Outcome:
         old = self._memory.size(witness.key, checkpoint.origin)
         for _ in range(MAX_ATTEMPTS):
@@ -101,7 +101,7 @@ class Rounds:
             except KtError as error:
                 return _Outcome(witness, Refused("no-proof", f"the front end does not prove: {error}"))
             answer = witness.ask(AddCheckpoint(old, proof, note))
-            if not isinstance(answer, Elsewhere):
+            if not isinstance(answer, OtherSize):
                 return _Outcome(witness, answer)
             if answer.size == old:
                 return _Outcome(witness, Refused("lie", f"it refuses the size {old}, which it names itself"))
@@ -113,7 +113,7 @@ class Rounds:
         witness, answer = outcome.witness, outcome.answer
         place = witness.name, log
         before = self._problems.pop(place, None)
-        if isinstance(answer, Cosigned):
+        if isinstance(answer, WitnessSignature):
             self._metrics.cosigned(witness.name, log, answer.timestamp)
             if before is not None or place not in self._cosigning:
                 said = "a witness cosigns" if before is None else "a witness cosigns again"

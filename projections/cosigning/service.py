@@ -29,7 +29,7 @@ from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Reload, reloading
 from kt_es.server.cosigning import COSIGNED
-from projections.cosigning.asking import Witness
+from projections.cosigning.asking import WitnessClient
 from projections.cosigning.memory import Memory
 from projections.cosigning.metrics import CosignMetrics
 from projections.cosigning.rounds import Rounds, patient
@@ -92,7 +92,7 @@ def serve(
         memory = Memory(settings.data)
         frontend = stack.enter_context(closing(Transport(settings.server, verify=verify)))
         witnesses = [
-            stack.enter_context(closing(Witness(each.name, each.key, each.url, verify)))
+            stack.enter_context(closing(WitnessClient(each.name, each.key, each.url, verify)))
             for each in settings.witnesses
         ]
         prove = patient(_prover(frontend), PROOF_SECONDS, stop)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import make_wsgi_app
 
 import kt_es
-from kt_es.client.elsewhere import EVIDENCE_NAME, LogName
+from kt_es.client.elsewhere import EVIDENCE_NAME
 from kt_es.crypto.hashes import sha256
 from kt_es.formats.evidence import MAX_EVIDENCE_FILE
-from kt_es.formats.heads import heads_origin
+from kt_es.formats.heads import LogName, heads_origin
 from kt_es.formats.notes import verifier_key
 from kt_es.ledger.convicting import FOLDER
 from kt_es.ledger.ledger import Ledger, config_chain, decoded_head, last_head

@@ -18,7 +18,7 @@ from kt_es.errors import (
     VerificationError,
 )
 from kt_es.evidence import contradicting_head
-from kt_es.formats.heads import Checkpoint, HeadEvent
+from kt_es.formats.heads import Checkpoint, HeadEvent, LogName
 from kt_es.formats.notes import parse_note
 from kt_es.ledger.anchor import another_head, contradiction
 from kt_es.ledger.ledger import Ledger, config_chain, decoded_head
@@ -26,7 +26,7 @@ from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.log import LogState, NodeId, plan_state
 from kt_es.merkle.tiled import TiledLog
 from projections.tiles.reading import Shown, TiledLogs
-from projections.tiles.server import LogName, Tiles
+from projections.tiles.server import Tiles
 
 
 class Lag:

@@ -12,11 +12,11 @@ from typing import Final
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError, MalformedError, MisfitError, VerificationError
-from kt_es.formats.heads import Checkpoint
+from kt_es.formats.heads import Checkpoint, LogName
 from kt_es.formats.notes import Note, parse_note
 from kt_es.merkle.tiled import TiledLog
 from kt_es.merkle.tiles import TILE_WIDTH
-from projections.tiles.server import LogName, Tiles
+from projections.tiles.server import Tiles
 
 AHEAD: Final = 8
 """Bundles of entries that are fetched ahead, which bounds the memory: 36 MB of the largest records."""

@@ -7,17 +7,15 @@ reads verifies.
 from __future__ import annotations
 
 import ssl
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from kt_es.client.transport import Transport
 from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.errors import MalformedError, MisfitError, RefusedError
-from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
+from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH, LogName
 from kt_es.formats.queue import MAX_RECORD
 from kt_es.formats.tiles import CHECKPOINT, bundle_path, decode_bundle, tile_path
 from kt_es.merkle.tiles import TILE_WIDTH, Tile
-
-LogName = Literal["heads", "mutations"]
 
 CONNECTIONS: Final = 8
 """Connections to a server at a time."""

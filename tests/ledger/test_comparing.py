@@ -10,14 +10,16 @@ from kt_es.evidence import convict
 from kt_es.formats.cosignatures import cosign
 from kt_es.formats.evidence import Evidence, EvidenceKind
 from kt_es.formats.heads import (
+    LOG_NAMES,
     Checkpoint,
     HeadEvent,
+    LogName,
     heads_origin,
     mutations_origin,
     sign_checkpoint,
 )
 from kt_es.formats.notes import parse_note
-from kt_es.ledger.comparing import Compared, LogName, compare_checkpoint
+from kt_es.ledger.comparing import Compared, compare_checkpoint
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.replay import Replay
@@ -27,7 +29,6 @@ from tests.reference.forks import rotate, story
 from tests.reference.signed_streams import SignedStreams
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
-LOGS: tuple[LogName, ...] = ("heads", "mutations")
 
 
 def verified(streams: SignedStreams, epochs: int | None = None) -> Ledger:
@@ -49,7 +50,7 @@ OURS = story(*USERS)
 THEIRS = story(*USERS[:2], "mallory", "trent", "victor")
 
 
-@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("log", LOG_NAMES)
 @pytest.mark.parametrize("replayed", range(1, 6))
 def test_every_pair_of_states_of_one_log_agrees(log: LogName, replayed: int) -> None:
     ledger = verified(OURS, replayed)
@@ -60,7 +61,7 @@ def test_every_pair_of_states_of_one_log_agrees(log: LogName, replayed: int) -> 
         assert (compared.ahead == 0) == (epoch <= replayed)
 
 
-@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("log", LOG_NAMES)
 @pytest.mark.parametrize("replayed", range(1, 6))
 def test_every_pair_of_states_of_a_split_view_is_found_once_both_are_known(
     log: LogName, replayed: int

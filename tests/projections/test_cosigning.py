@@ -21,7 +21,7 @@ from kt_es.formats.witnessing import MAX_ANSWER, SIZE_MEDIA, AddCheckpoint
 from kt_es.witness.state import opened
 from kt_es.witness.witness import Witness as Service
 from projections.cosigning import asking, rounds
-from projections.cosigning.asking import Cosigned, Elsewhere, Refused, Witness
+from projections.cosigning.asking import OtherSize, Refused, WitnessClient, WitnessSignature
 from projections.cosigning.memory import FILE, Memory
 from projections.cosigning.metrics import CosignMetrics
 from projections.cosigning.rounds import Rounds, patient
@@ -46,8 +46,8 @@ def prove(_: str, old: int, size: int) -> tuple[bytes, ...]:
     return tuple(naive_log.consistency(old, leaves(size)))
 
 
-def witness(answer: Answer, party: CosigningParty = PARTY) -> Witness:
-    return Witness(party.name, party.key, "http://w.test/p", transport=httpx.MockTransport(answer))
+def witness(answer: Answer, party: CosigningParty = PARTY) -> WitnessClient:
+    return WitnessClient(party.name, party.key, "http://w.test/p", transport=httpx.MockTransport(answer))
 
 
 def told(status: int, body: str | bytes = b"", **headers: str) -> Answer:
@@ -55,7 +55,7 @@ def told(status: int, body: str | bytes = b"", **headers: str) -> Answer:
     return lambda _: httpx.Response(status, content=body, headers=named)
 
 
-def real(folder: Path, name: str) -> tuple[Service, Witness]:
+def real(folder: Path, name: str) -> tuple[Service, WitnessClient]:
     """A witness of kt-es without its process, and a client that reaches it."""
     key = verifier_key(ORIGIN, b.SIGNER.public)
     with opened(folder, name) as identity:
@@ -67,22 +67,22 @@ def real(folder: Path, name: str) -> tuple[Service, Witness]:
         return httpx.Response(reply.status, content=reply.body, headers={"content-type": reply.media})
 
     url = "http://w.test/p"
-    return service, Witness(name, service.identity.public, url, transport=httpx.MockTransport(answer))
+    return service, WitnessClient(name, service.identity.public, url, transport=httpx.MockTransport(answer))
 
 
-def ask(made: Witness, size: int = 5) -> Cosigned | Elsewhere | Refused:
+def ask(made: WitnessClient, size: int = 5) -> WitnessSignature | OtherSize | Refused:
     return made.ask(AddCheckpoint(0, (), note_of(size)))
 
 
 class Asking:
     """Rounds over ``witnesses`` and a memory on disk."""
 
-    def __init__(self, folder: Path, *witnesses: Witness, proof: rounds.Prove = prove) -> None:
+    def __init__(self, folder: Path, *witnesses: WitnessClient, proof: rounds.Prove = prove) -> None:
         self.metrics = CosignMetrics()
         self.stop = threading.Event()
         self.rounds = Rounds(witnesses, Memory(folder), proof, self.metrics)
 
-    def names(self, size: int, keys: list[Witness]) -> set[str]:
+    def names(self, size: int, keys: list[WitnessClient]) -> set[str]:
         found: set[str] = set()
         for note in self.rounds.ask("heads", note_of(size), self.stop):
             found |= set(read_cosigned(note, [each.key for each in keys]).names)
@@ -331,7 +331,7 @@ def test_answers_without_an_end(
 ) -> None:
     monkeypatch.setattr(asking, "PATIENCE", 0.5)
     with endless(first, part) as url:
-        made = Witness(PARTY.name, PARTY.key, url)
+        made = WitnessClient(PARTY.name, PARTY.key, url)
         found = ask(made)
         made.close()
     assert isinstance(found, Refused)
@@ -341,7 +341,7 @@ def test_answers_without_an_end(
 def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    made = Witness(PARTY.name, PARTY.key, f"http://127.0.0.1:{port}")
+    made = WitnessClient(PARTY.name, PARTY.key, f"http://127.0.0.1:{port}")
     found = ask(made)
     made.close()
     assert isinstance(found, Refused)

@@ -12,7 +12,7 @@ import pytest
 from kt_es.crypto.hashes import HASH_SIZE, log_leaf_hash
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.streams import EventLog
-from kt_es.formats.heads import Checkpoint, sign_checkpoint
+from kt_es.formats.heads import Checkpoint, LogName, sign_checkpoint
 from kt_es.formats.notes import parse_note
 from kt_es.formats.tiles import bundle_path, decode_bundle, encode_bundle, tile_path
 from kt_es.ledger.ledger import Ledger
@@ -23,7 +23,6 @@ from kt_es.merkle.tiles import TILE_WIDTH, Tile
 from projections.auditor import audit, audit_epochs
 from projections.tiles.export import TileExport
 from projections.tiles.following import replayed_tiles
-from projections.tiles.server import LogName
 from tests import builders as b
 from tests.builders import ORIGIN
 from tests.reference.signed_streams import SignedStreams

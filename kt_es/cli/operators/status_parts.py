@@ -14,6 +14,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from kt_es.errors import UnavailableError, counted
+from kt_es.formats.heads import LOG_NAMES
 from kt_es.process.network import uses_proxies
 
 TIMEOUT = 5.0
@@ -120,7 +121,7 @@ def of_frontend(metrics: ScrapedMetrics) -> dict[str, Any]:
         "lag": {"seconds": metrics.value("kt_replica_lag_seconds")},
         "log_reachable": metrics.value("kt_log_reachable") == 1,
         "verdicts": metrics.by("kt_submissions_total", "verdict"),
-        "cosigned": {log: _cosigned(metrics, log) for log in ("heads", "mutations")},
+        "cosigned": {log: _cosigned(metrics, log) for log in LOG_NAMES},
         "uptime": metrics.uptime,
     }
 

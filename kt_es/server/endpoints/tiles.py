@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from kt_es.api import operations
 from kt_es.api.tiles import BUNDLES, TILE_MEDIA, TileParameters
+from kt_es.formats.heads import LogName
 from kt_es.server.asgi import Scope
 from kt_es.server.endpoints.common import Endpoints, Frontend
 from kt_es.server.responses import Answer
 from kt_es.server.submission import run_in
-from kt_es.server.tiles import LogName
 
 
 class TileEndpoints:
