@@ -19,7 +19,7 @@ from kt_es.formats.evidence import Evidence, EvidenceKind, armored
 from kt_es.formats.heads import Checkpoint, heads_origin, sign_checkpoint
 from kt_es.process.site import Page
 from tests import builders as b
-from tests.reference.clients import client_of
+from tests.reference.clients import client_of, naming
 from tests.reference.directory import Directory, problem
 from tests.reference.shown import Shown, showing
 
@@ -198,20 +198,6 @@ def test_after_a_rotation_the_client_learns_the_new_key(ours: Directory) -> None
         assert client.comparing.compare(url)[0].size == 4
 
 
-def naming(made: Directory, *urls: str | None) -> Callable[[httpx.Request], httpx.Response]:
-    """The directory's answers, and watchers at ``urls``."""
-    watchers = [
-        {"kind": "witness", "name": f"w{number}", "vkey": "x", "url": url} for number, url in enumerate(urls)
-    ]
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/.well-known/kt-es.json":
-            return httpx.Response(200, json={"origin": b.ORIGIN, "vkey": "x", "watchers": watchers})
-        return made.handle(request)
-
-    return handle
-
-
 def test_the_watchers_that_a_directory_names(ours: Directory) -> None:
     good = [f"https://w{number}.example/" for number in range(9)]
     bad = [
@@ -237,12 +223,7 @@ def test_a_watcher_in_a_private_network_is_not_asked(ours: Directory) -> None:
 
 def test_in_a_trial_on_one_machine_the_watchers_are_there_too(ours: Directory, theirs: Directory) -> None:
     with place(shown_by(theirs, 4)) as url:
-        client = Client(
-            "http://127.0.0.1:1",
-            MemoryStateStore(),
-            transport=httpx.MockTransport(naming(ours, url)),
-            now=lambda: ours.now,
-        )
+        client = client_of(ours, handler=naming(ours, url), server="http://127.0.0.1:1")
         assert client.comparing.watchers() == (url,)
         with pytest.raises(EquivocationError):
             client.comparing.compare_with_watcher(url)

@@ -10,17 +10,23 @@ import httpx
 
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore, StateStore
+from tests import builders as b
 from tests.reference.directory import Directory, problem
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
 def client_of(
-    directory: Directory, state: StateStore | None = None, handler: Handler | None = None, **options: Any
+    directory: Directory,
+    state: StateStore | None = None,
+    handler: Handler | None = None,
+    *,
+    server: str = "http://kt.test",
+    **options: Any,
 ) -> Client:
     """A client of ``directory`` whose clock is the directory's; ``handler`` answers in its place."""
     return Client(
-        "http://kt.test",
+        server,
         state or MemoryStateStore(),
         transport=httpx.MockTransport(handler or directory.handle),
         **{"now": lambda: directory.now, **options},
@@ -64,3 +70,17 @@ def away() -> httpx.Response:
 
 def cut() -> httpx.Response:
     raise httpx.ReadError("connection reset")
+
+
+def naming(made: Directory, *urls: str | None) -> Callable[[httpx.Request], httpx.Response]:
+    """The directory's answers, and watchers at ``urls``."""
+    watchers = [
+        {"kind": "witness", "name": f"w{number}", "vkey": "x", "url": url} for number, url in enumerate(urls)
+    ]
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/.well-known/kt-es.json":
+            return httpx.Response(200, json={"origin": b.ORIGIN, "vkey": "x", "watchers": watchers})
+        return made.handle(request)
+
+    return handle

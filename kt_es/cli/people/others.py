@@ -46,11 +46,11 @@ def compare_with(output: Output, client: Client, also: Sequence[str], watchers: 
         CannotTellError: What others have shown before could not be compared for too long.
     """
     late = _late(output, client)
-    places = _places(client, also, watchers)
-    if watchers and len(places) == len(dict.fromkeys(also)):
+    named = client.comparing.watchers() if watchers else ()
+    if watchers and not named:
         output.warn(f"  {NOBODY}")
     found = []
-    for where, compare in places:
+    for where, compare in _places(client, also, named):
         document = _compared(where, compare)
         found.append(document)
         _tell(output, document)
@@ -58,7 +58,7 @@ def compare_with(output: Output, client: Client, also: Sequence[str], watchers: 
         raise late
     if not also and not watchers:
         return {}
-    return {"compared": found, **({"watchers": len(places) - len(dict.fromkeys(also))} if watchers else {})}
+    return {"compared": found, **({"watchers": len(named)} if watchers else {})}
 
 
 class Others:
@@ -86,14 +86,13 @@ class Others:
         if self.late is not None and before is None:
             self._output.warn(f"  {self.late}")
         try:
-            places = _places(self._client, self._also, self._watchers)
+            named = self._client.comparing.watchers() if self._watchers else ()
         except (UnavailableError, MalformedError, VerificationError):
             # Each check of a label reports the failure again.
-            places = _places(self._client, self._also, watchers=False)
+            named = ()
         else:
-            named = len(places) - len(dict.fromkeys(self._also))
             self._tell_once("", "" if named or not self._watchers else NOBODY)
-        for where, compare in places:
+        for where, compare in _places(self._client, self._also, named):
             try:
                 document = _compared(where, compare)
             except VerificationError as error:
@@ -135,9 +134,10 @@ def _late(output: Output, client: Client) -> CannotTellError | None:
 Compare = Callable[[str], tuple[Comparison, ...]]
 
 
-def _places(client: Client, also: Sequence[str], watchers: bool) -> list[tuple[str, Compare]]:
+def _places(client: Client, also: Sequence[str], watchers: Sequence[str]) -> list[tuple[str, Compare]]:
+    # What a user has named may be anywhere, also if the directory names it as well.
     places: dict[str, Compare] = dict.fromkeys(also, client.comparing.compare)
-    for url in client.comparing.watchers() if watchers else ():
+    for url in watchers:
         places.setdefault(url, client.comparing.compare_with_watcher)
     return list(places.items())
 

@@ -7,7 +7,7 @@ import pytest
 from kt_es.cli.output import Output
 from kt_es.cli.people.others import NOBODY, Others, compare_with
 from kt_es.errors import ConfigError
-from tests.reference.clients import client_of
+from tests.reference.clients import client_of, naming
 from tests.reference.directory import Directory
 
 QUIET = Output(quiet=True)
@@ -30,6 +30,16 @@ def test_a_directory_that_names_nobody(directory: Directory, capsys: pytest.Capt
     for said in (True, False):
         assert list(others.look()) == []
         assert (NOBODY in capsys.readouterr().err) == said
+
+
+def test_a_watcher_that_the_user_names_as_well(
+    directory: Directory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "http://127.0.0.1:1"
+    client = client_of(directory, handler=naming(directory, url), server="http://127.0.0.1:2")
+    document = compare_with(QUIET, client, (url,), watchers=True)
+    assert (len(document["compared"]), document["watchers"]) == (1, 1)
+    assert NOBODY not in capsys.readouterr().err
 
 
 def test_a_place_that_does_not_answer(directory: Directory, capsys: pytest.CaptureFixture[str]) -> None:
