@@ -8,10 +8,11 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from kt_es.api.cosigned import WatcherBody
+from kt_es.client.vouching import read_policy
 from kt_es.config_tables import Table
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.cosignatures import CosignerKey
-from kt_es.formats.policies import MAX_POLICY_SIZE, Cosigner, Policy
+from kt_es.formats.policies import Cosigner
 from kt_es.server.cosigning import Cosigners
 
 
@@ -59,15 +60,12 @@ class CosignTable(Table):
 def cosigners_of(path: Path | None) -> list[tuple[Cosigner, CosignerKey]]:
     """Return the cosigners in a policy file, none without a file.
 
-    Raises ``ConfigError`` if the file cannot be read or is not a policy, or has a key that is not Ed25519.
+    Raises ``ConfigError`` if the file cannot be read or is not a policy, or has a key that is
+    of no use here.
     """
     if path is None:
         return []
     try:
-        with path.open("rb") as file:
-            policy = Policy.parse(file.read(MAX_POLICY_SIZE + 1))
-        return [(cosigner, CosignerKey.parse(cosigner.vkey)) for cosigner in policy.cosigners]
-    except OSError as error:
-        raise ConfigError(f"policy {path} cannot be read: {error.strerror}; name another file") from None
+        return [(one, CosignerKey.parse(one.vkey)) for one in read_policy(path).cosigners]
     except MalformedError as error:
-        raise ConfigError(f"policy {path}: {error.problem}; change it in that file") from None
+        raise ConfigError(f"policy {path}: {error.problem}; leave the key out") from None

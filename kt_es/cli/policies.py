@@ -10,9 +10,8 @@ from click.core import ParameterSource
 
 from kt_es.cli.output import Output, at
 from kt_es.client.client import Client
-from kt_es.client.vouching import Policies, Voucher
-from kt_es.errors import ConfigError, MalformedError
-from kt_es.formats.policies import MAX_POLICY_SIZE, Policy
+from kt_es.client.vouching import Policies, Voucher, read_policy
+from kt_es.errors import ConfigError
 
 
 def read_policies(policy: Path | None, monitors: Path | None, age: float) -> Policies:
@@ -25,19 +24,8 @@ def read_policies(policy: Path | None, monitors: Path | None, age: float) -> Pol
                 "leave it out"
             )
         return Policies(age=age)
-    return Policies(_read(policy), _read(monitors), age)
-
-
-def _read(path: Path | None) -> Policy | None:
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            return Policy.parse(file.read(MAX_POLICY_SIZE + 1))
-    except OSError as error:
-        raise ConfigError(f"policy {path} cannot be read: {error.strerror}; name another file") from None
-    except MalformedError as error:
-        raise ConfigError(f"policy {path}: {error.problem}; change it in that file") from None
+    witnesses, others = (None if path is None else read_policy(path) for path in (policy, monitors))
+    return Policies(witnesses, others, age)
 
 
 def show_vouched(output: Output, client: Client) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from kt_es.api.codec import decode_model
@@ -23,10 +24,17 @@ from kt_es.api.cosigned import CosignedBody
 from kt_es.api.operations import COSIGNED
 from kt_es.client.checkpoints import compare_checkpoint
 from kt_es.client.session import Session
-from kt_es.errors import EquivocationError, MalformedError, NoQuorumError, RefusedError, VerificationError
-from kt_es.formats.cosignatures import COSIGNATURE, CosignerKey, read_cosigned
+from kt_es.errors import (
+    ConfigError,
+    EquivocationError,
+    MalformedError,
+    NoQuorumError,
+    RefusedError,
+    VerificationError,
+)
+from kt_es.formats.cosignatures import CosignerKey, read_cosigned
 from kt_es.formats.heads import SignedMapHead
-from kt_es.formats.policies import NO_QUORUM, Policy
+from kt_es.formats.policies import MAX_POLICY_SIZE, NO_QUORUM, Policy
 
 AGE: Final = 3600.0
 """Seconds by which the latest head may be newer than the cosigned one, unless the caller says otherwise."""
@@ -36,6 +44,17 @@ _KEPT: Final = 5.0
 
 _AHEAD: Final = 300
 """Seconds by which the clock of a cosigner may be ahead of this one."""
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file. Raises ``ConfigError``, which names the file and the line."""
+    try:
+        with path.open("rb") as file:
+            return Policy.parse(file.read(MAX_POLICY_SIZE + 1))
+    except OSError as error:
+        raise ConfigError(f"policy {path} cannot be read: {error.strerror}; name another file") from None
+    except MalformedError as error:
+        raise ConfigError(f"policy {path}: {error.problem}; correct the file") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +243,7 @@ def quorum_epoch(policy: Policy, epochs: Mapping[str, int]) -> int | None:
 
 
 def _is_usable(vkey: str) -> bool:
-    """Return whether cosignatures by this key can be verified here: those with Ed25519."""
+    """Return whether cosignatures by this key can be verified here: not where ML-DSA-44 is missing."""
     try:
         CosignerKey.parse(vkey)
         return True
@@ -239,5 +258,5 @@ def _missing(kind: str, policy: Policy, vouchers: Sequence[Voucher]) -> str:
     who = ", ".join(sorted(there)) or "nobody"
     problem = f"no quorum {policy.quorum} of {kind}: {who} vouched, and {', '.join(missing)} did not"
     if unusable:
-        problem += f" (of {', '.join(unusable)} only keys of type 0x{COSIGNATURE:02x} could be verified here)"
+        problem += f" ({', '.join(unusable)} cannot be verified here: ML-DSA-44 needs a newer cryptography)"
     return f"{problem}; ask again later, or ask another front end"
