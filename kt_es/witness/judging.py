@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from http import HTTPStatus
 
 from kt_es.crypto.hashes import EMPTY_LOG_ROOT
@@ -20,20 +21,31 @@ Logs = Mapping[str, Collection[VerifierKey]]
 """The keys of each known log, by its origin."""
 
 
+class Fork(Enum):
+    """What a checkpoint that is not cosigned says about its log, which has signed it.
+
+    ``PROVEN``: it signed another root of the size that was cosigned last. ``UNPROVEN``: the proof does not
+    verify. Anybody may send a false proof with a true checkpoint, so that says nothing about the log.
+    """
+
+    NONE = auto()
+    PROVEN = auto()
+    UNPROVEN = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The checkpoint is not cosigned.
 
     Attributes:
         size: Where the log stands here, if the request named another size.
-        is_fork: The log signed two checkpoints that cannot both be true, or one without a proof that it
-            continues the other.
+        fork: Whether the log may have been forked.
     """
 
     status: HTTPStatus
     problem: str
     size: int | None = None
-    is_fork: bool = False
+    fork: Fork = Fork.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,7 @@ def judge(request: AddCheckpoint, new: Checkpoint, latest: Checkpoint | None) ->
     root = EMPTY_LOG_ROOT if latest is None else latest.root
     if size == new.size and new.root != root:
         problem = "this size was cosigned with another root"
-        return Refusal(HTTPStatus.CONFLICT, problem, is_fork=latest is not None)
+        return Refusal(HTTPStatus.CONFLICT, problem, fork=Fork.NONE if latest is None else Fork.PROVEN)
     if size in (0, new.size):
         if request.proof:
             return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "the proof must be empty")
@@ -83,8 +95,8 @@ def judge(request: AddCheckpoint, new: Checkpoint, latest: Checkpoint | None) ->
     try:
         root = log_root_from_consistency(size, new.size, root, request.proof)
     except (MalformedError, VerificationError) as error:
-        return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), is_fork=True)
+        return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), fork=Fork.UNPROVEN)
     if root != new.root:
         problem = "the proof does not lead to the root of the checkpoint"
-        return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, problem, is_fork=True)
+        return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, problem, fork=Fork.UNPROVEN)
     return None

@@ -248,9 +248,13 @@ class CosignedLogs:
                 raise unwritable(self._identity.folder / NAME, error) from None
             self._listed = listed
 
-    def keep_fork(self, origin: str, request: bytes) -> Path | None:
-        """Keep the first request of each log that does not continue what was cosigned. Return its path."""
-        path = self._forks / origin_hash(origin)
+    def keep_fork(self, origin: str, request: bytes, *, is_proven: bool) -> Path | None:
+        """Keep the first request of each log that proves a fork, and the first that proves none.
+
+        Return its path, None if an earlier one is kept. False proofs, which anybody can send, do not take the
+        place of a proven fork.
+        """
+        path = self._forks / (origin_hash(origin) + ("" if is_proven else ".unproven"))
         try:
             create_file(path, request)
         except FileExistsError:

@@ -13,7 +13,7 @@ import structlog
 from kt_es.formats.cosignatures import verify_cosignature
 from kt_es.formats.notes import Note, NoteSignature
 from kt_es.formats.witnessing import SIZE_MEDIA, encode_size, origin_hash
-from kt_es.witness.judging import Logs, Refusal, Signed, judge, open_request
+from kt_es.witness.judging import Fork, Logs, Refusal, Signed, judge, open_request
 from kt_es.witness.state import CosignedLogs, Identity
 
 FRESH: Final = 1
@@ -64,16 +64,23 @@ class Witness:
             refusal = judge(request, new.checkpoint, self._cosigned.latest(origin))
             if refusal is None:
                 return self._cosign(new)
-        if refusal.is_fork:
-            kept = self._cosigned.keep_fork(origin, data)
-            _LOG.error(
-                "a log was not continued",
-                origin=origin,
-                size=new.checkpoint.size,
-                problem=refusal.problem,
-                kept=None if kept is None else str(kept),
-            )
+        self._note_fork(origin, new.checkpoint.size, refusal, data)
         return _refused(refusal)
+
+    def _note_fork(self, origin: str, size: int, refusal: Refusal, data: bytes) -> None:
+        """Keep and log the request ``data`` if the log may have been forked."""
+        if refusal.fork is Fork.NONE:
+            return
+        is_proven = refusal.fork is Fork.PROVEN
+        kept = self._cosigned.keep_fork(origin, data, is_proven=is_proven)
+        said = {"origin": origin, "size": size, "problem": refusal.problem}
+        if kept is not None:
+            said["kept"] = str(kept)
+        if is_proven:
+            _LOG.error("a log was forked", **said)
+        elif kept is not None:
+            # Once for each log, since anybody can send such requests.
+            _LOG.warning("a checkpoint does not continue its log, or came with a false proof", **said)
 
     def monitored(self, name: str) -> Reply:
         """Return the latest cosigned checkpoint of the log whose origin has the SHA-256 ``name`` in hex."""

@@ -195,6 +195,11 @@ def test_the_first_fork_is_kept_as_it_was_sent(tmp_path: Path) -> None:
     witness.add_checkpoint(second)
     (kept,) = (tmp_path / "witness" / "forks").iterdir()
     assert kept.read_bytes() == fork
+    # Anybody can send a false proof, and it does not take the place of two roots of one size.
+    proven = request(5, 5, fork=2)
+    witness.add_checkpoint(proven)
+    witness.add_checkpoint(request(5, 5, fork=1))
+    assert sorted(path.read_bytes() for path in kept.parent.iterdir()) == sorted([fork, proven])
 
 
 steps = st.tuples(
