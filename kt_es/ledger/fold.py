@@ -26,6 +26,9 @@ from kt_es.merkle.map import LeafRef
 
 # Bytes of entries that are kept in memory before they are written, besides ``Ledger.slice_size`` changes.
 SLICE_BYTES = 8 << 20
+# How many entries are put into the map together, in slices: some 20 MB. The more there are, the more of them
+# share a page, which is then read, hashed and written once.
+STAGED_SLICES = 5
 
 
 class EpochFold:
@@ -79,6 +82,7 @@ class EpochFold:
         sealed: Sequence[Verdict] | None = None,
         verified: Container[bytes] = (),
         known: Sequence[tuple[Record, bytes]] | None = None,
+        recorded: Sequence[Verdict] | None = None,
     ) -> list[tuple[Record, bytes]]:
         """Decide the items of one queue event, and return their records with the bytes of each.
 
@@ -87,12 +91,15 @@ class EpochFold:
             verified: Facts about signatures of the items: see ``epochs.decide``.
             known: Decoded records of the items, with the bytes of each. A record that comes out the same is
                 not encoded again.
+            recorded: Verdicts that the log has, one for each item, if first versions that are accepted there
+                need not be looked up. If there were an entry, in this epoch or before, the map would not grow
+                by one, and ``close`` notices.
         """
         if not self._is_clear:
             self._tables.ahead.undo(self._base.epoch)
             self._is_clear = True
         parsed = [epochs.parse(item) for item in items]
-        current = self._current(parsed, sealed)
+        current = self._current(parsed, recorded)
         records: list[tuple[Record, bytes]] = []
         for at, (item, thing) in enumerate(zip(items, parsed, strict=True)):
             sequence = self.sequence + at
@@ -123,7 +130,7 @@ class EpochFold:
             # Nobody else reads them before the commit.
             self._puts += self._tables.nodes.put(MUTATIONS_LOG, created)
         self._queue_next = items[-1].revision + 1
-        if len(self._staged) >= self._ledger.slice_size:
+        if len(self._staged) >= STAGED_SLICES * self._ledger.slice_size:
             self._apply()
         if len(self._puts) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
             self._flush()
@@ -146,18 +153,17 @@ class EpochFold:
         self._puts += self._tables.nodes.put(MUTATIONS_LOG, ripe)
 
     def _current(
-        self, parsed: Sequence[epochs.Parsed], sealed: Sequence[Verdict] | None
+        self, parsed: Sequence[epochs.Parsed], recorded: Sequence[Verdict] | None
     ) -> dict[bytes, Current | None]:
         """Return what the map held at the indices of mutations and erasures; prepare ``_accepted`` for them.
 
-        A first version that a sealed verdict accepts is not looked up. If there were an entry, in this epoch
-        or before, the map would not grow by one, and ``close`` would notice.
+        ``recorded`` says which first versions are not looked up.
         """
         indices = [
             thing.entry.index
             for at, thing in enumerate(parsed)
             if isinstance(thing, Mutation)
-            and (sealed is None or sealed[at] is not Verdict.ACCEPTED or thing.entry.version != 1)
+            and (recorded is None or recorded[at] is not Verdict.ACCEPTED or thing.entry.version != 1)
         ]
         indices += [thing.index for thing in parsed if isinstance(thing, Erasure)]
         self._accepted.expect(indices)

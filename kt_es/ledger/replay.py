@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -78,13 +79,11 @@ class EpochReplay:
             published = SignedMapHead.decode(event.smh_bytes)
         except MalformedError as error:
             raise DivergenceError(f"head of epoch {committed.epoch + 1}: {error}") from None
-        try:
-            return self._replay(event, published, self._verify_signatures)
-        except DivergenceError:
-            if self._verify_signatures:
-                raise
-        # The epoch differs from its head. Replay it again with signatures, to name the wrong record.
-        return self._replay(event, published, True)
+        with suppress(DivergenceError):
+            return self._replay(event, published, is_quick=True)
+        # The epoch differs from its head. It is replayed again without any shortcut, to name the wrong record.
+        self._verifiers.begin()
+        return self._replay(event, published)
 
     def _begin(self) -> None:
         """Judge the first config by its own signer key, since the pinned key may be a later one.
@@ -102,9 +101,17 @@ class EpochReplay:
             return
         self.ledger.begins_under(first.config.signer_key)
 
-    def _replay(self, head_event: HeadEvent, published: SignedMapHead, verify: bool) -> ReplayedEpoch:
+    def _replay(
+        self, head_event: HeadEvent, published: SignedMapHead, *, is_quick: bool = False
+    ) -> ReplayedEpoch:
+        """Replay one epoch.
+
+        Args:
+            is_quick: Trust the recorded verdicts as far as a wrong one gives another head. So the head is
+                right exactly if all of them are; but another record may be named.
+        """
         fold = EpochFold(self.ledger)
-        records_next = self._replay_records(fold, published.head, verify)
+        records_next = self._replay_records(fold, published.head, is_quick=is_quick)
         head, state = fold.close()
         config = fold.epoch.config
         if config is None:
@@ -113,7 +120,7 @@ class EpochReplay:
         fold.commit(state, head_event, records_next)
         return ReplayedEpoch(head, head_event)
 
-    def _replay_records(self, fold: EpochFold, published: MapHead, verify: bool) -> int:
+    def _replay_records(self, fold: EpochFold, published: MapHead, *, is_quick: bool) -> int:
         committed = self.ledger.committed
         order = RecordOrder(committed)
         packer = RecordPacker(committed.log.size)
@@ -126,7 +133,13 @@ class EpochReplay:
             read.append((revision, event.data))
             verified = self._verifiers.verified(revision)
             replayed = replay_records(
-                fold, records, order, packer, verify_signatures=verify, verified=verified
+                fold,
+                records,
+                order,
+                packer,
+                verify_signatures=self._verify_signatures or not is_quick,
+                verified=verified,
+                is_quick=is_quick,
             )
             for packed in replayed:
                 number, data = read.popleft()
@@ -236,6 +249,7 @@ def replay_records(
     *,
     verify_signatures: bool = True,
     verified: Container[bytes] = (),
+    is_quick: bool = False,
 ) -> list[bytes]:
     """Decide the items of ``records`` again, compare them, and return the record events that they close.
 
@@ -246,12 +260,15 @@ def replay_records(
         packer: Packs the records of the epoch into events, over the calls.
         verify_signatures: Verify the signatures of mutations; otherwise the recorded verdicts are trusted.
         verified: Facts about signatures of the records: see ``epochs.decide``.
+        is_quick: Do not look up first versions that are accepted: see ``EpochFold.take``.
     """
-    sealed = None if verify_signatures else [record.verdict for record, _ in records]
+    recorded = [record.verdict for record, _ in records]
+    sealed = None if verify_signatures else recorded
     for record, _ in records:
         order.check(record.sequence, record.item)
     try:
-        decided = fold.take([record.item for record, _ in records], sealed, verified, records)
+        items = [record.item for record, _ in records]
+        decided = fold.take(items, sealed, verified, records, recorded if is_quick else None)
     except MalformedError as error:
         raise DivergenceError(f"records from {records[0][0].sequence} on: {error}") from None
     packed: list[bytes] = []

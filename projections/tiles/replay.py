@@ -259,8 +259,8 @@ class TiledReplay:
         check_checkpoints(shown, sealed(committed.log), sealed(committed.heads), config, where=where)
 
 
-class _RecordsEndError(DivergenceError):
-    """The log of mutations ends before the epoch that is replayed."""
+class _RecordsEndError(Exception):
+    """The log of mutations ends before the epoch that is replayed. It may go on at the next look."""
 
 
 def _covered(smh: bytes) -> int:

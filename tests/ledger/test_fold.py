@@ -76,14 +76,14 @@ def test_an_epoch_of_nothing_but_garbage_is_written_in_slices_too() -> None:
 
 @pytest.mark.parametrize("slice_size", [1, 1000])
 @pytest.mark.parametrize("user", [FORMER[0], "somebody new"])
-def test_a_sealed_first_version_where_there_is_an_entry_is_noticed(user: str, slice_size: int) -> None:
+def test_a_recorded_first_version_where_there_is_an_entry_is_noticed(user: str, slice_size: int) -> None:
     """It is not looked up, neither in the epochs before nor in this one."""
     ledger = Ledger(stored(), ORIGIN, SIGNER_KEY, slice_size)
     fold, at = EpochFold(ledger), ledger.committed.queue_next
     accepted = [Verdict.ACCEPTED]
-    fold.take([item(mutation("somebody new"), at)], accepted)
-    (record, _), *_ = fold.take([item(mutation(user, commits_to=bytes(32)), at + 1)], accepted)
-    fold.take([item(marker(ledger.committed.standing.timestamp + 1), at + 2)], [Verdict.EPOCH])
+    fold.take([item(mutation("somebody new"), at)], recorded=accepted)
+    (record, _), *_ = fold.take([item(mutation(user, commits_to=bytes(32)), at + 1)], recorded=accepted)
+    fold.take([item(marker(ledger.committed.standing.timestamp + 1), at + 2)], recorded=[Verdict.EPOCH])
     if record.verdict is Verdict.CONFLICT:
         assert (user, slice_size) == ("somebody new", 1000)  # it was still in memory
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
@@ -57,9 +58,16 @@ def client() -> str:
 
 
 def peak_memory() -> float:
-    """Return the most memory that this process ever had resident, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    """Return the most memory that this process ever had resident, in MB.
+
+    On Linux not by ``getrusage``, which begins with the peak of the process that started this one.
+    """
+    most = resident_memory(os.getpid())[1]
+    if math.isnan(most):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            1 << (20 if sys.platform == "darwin" else 10)
+        )
+    return most
 
 
 def resident_memory(pid: int) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,13 @@ def test_the_map_bench_measures_all_of_it(tmp_path: Path) -> None:
         "peak_memory": 1,
     }
     assert all(row.value > 0 for row in rows)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere the system reports the peak of one process only"
+)
+def test_the_peak_of_memory_is_not_that_of_the_process_that_started_this_one() -> None:
+    held = b"x" * (256 << 20)
+    asked = "from kt_es.cli.trials.bench_report import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert len(held) >> 20 > float(done.stdout) > 1

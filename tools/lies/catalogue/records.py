@@ -34,6 +34,8 @@ def _verdict(case: str, found: str, must: str) -> Lie:
     _verdict("conflict-loser-accepted", "accepted", "conflict"),
     _verdict("malformed-accepted", "accepted", "malformed"),
     _verdict("replay-accepted", "accepted", "replay"),
+    _verdict("account-taken-by-a-first-version", "accepted", "stale"),
+    _verdict("two-first-versions-of-one-account", "accepted", "conflict"),
     _verdict("duplicate-as-accepted", "accepted", "duplicate"),
     _verdict("foreign-marker-closes-an-epoch", "epoch", "foreign-marker"),
     _verdict("foreign-config-in-force", "config", "foreign-config"),
@@ -70,6 +72,11 @@ def _lie_about_verdict(universe: Universe, case: str | None, first: bytes) -> No
             universe.queue(MUTATIONS, encode_mutations([b"no mutation"]), accepted)
         case "replay-accepted":
             universe.queue(MUTATIONS, encode_mutations([alice.encode()]), accepted)
+        case "account-taken-by-a-first-version":
+            universe.submit(mutation("alice", keys=[STRANGER]), bytes(16), b"", accepted)
+        case "two-first-versions-of-one-account":
+            universe.submit(mutation("carol"), bytes(16), b"")
+            universe.submit(mutation("carol", keys=[STRANGER]), bytes(16), b"", accepted)
         case "duplicate-as-accepted":
             made = universe.put("alice")
             universe.queue(MUTATIONS, encode_mutations([made.encode()]), accepted)
