@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
@@ -201,8 +202,17 @@ class Record:
     @classmethod
     def decode(cls, data: bytes) -> Record:
         usual = usual_record(data) if len(data) <= MAX_ITEM else None
-        fields = decode_array(data, "record", 6, most=MAX_RECORD) if usual is None else usual
-        sequence, revision, position, kind, verdict, content = fields
+        if usual is not None:
+            number, at, place, of, said, item = usual
+            if of in _KIND_OF and said in _VERDICT_OF:
+                return cls(number, Item(at, place, _KIND_OF[of], item), _VERDICT_OF[said])
+        return cls._decode(data)
+
+    @classmethod
+    def _decode(cls, data: bytes) -> Record:
+        sequence, revision, position, kind, verdict, content = decode_array(
+            data, "record", 6, most=MAX_RECORD
+        )
         try:
             known_kind = ItemKind(take_uint(kind, "record kind"))
             known_verdict = Verdict(take_uint(verdict, "record verdict"))
@@ -215,6 +225,11 @@ class Record:
             _take_content(content),
         )
         return cls(take_uint(sequence, "record sequence"), item, known_verdict)
+
+
+# Looked up rather than called, since every replay decodes every record.
+_KIND_OF: Final = {int(kind): kind for kind in ItemKind}
+_VERDICT_OF: Final = {int(verdict): verdict for verdict in Verdict}
 
 
 def closes_epoch(record: bytes) -> bool:

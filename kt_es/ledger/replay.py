@@ -81,7 +81,7 @@ class EpochReplay:
             raise DivergenceError(f"head of epoch {committed.epoch + 1}: {error}") from None
         with suppress(DivergenceError):
             return self._replay(event, published, is_quick=True)
-        # The epoch differs from its head. It is replayed again without any shortcut, to name the wrong record.
+        # The epoch differs from its head. Replay it again without shortcuts, to name the wrong record.
         self._verifiers.begin()
         return self._replay(event, published)
 

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from struct import Struct
 from typing import ClassVar, NamedTuple
 
 from kt_es.errors import MalformedError, UnverifiedRowError
@@ -135,16 +136,14 @@ class LogNodeTable:
     """Nodes of the two logs, ``HEADS_LOG`` and ``MUTATIONS_LOG``: complete subtrees, which never change."""
 
     FAMILY: ClassVar = "nodes"
+    KEY: ClassVar = Struct(">BQ")  # level, offset
     store: Store
 
     def put(self, log: bytes, nodes: Sequence[tuple[NodeId, bytes]]) -> list[Change]:
-        return [
-            (self.FAMILY, log + level.to_bytes(1) + offset.to_bytes(8), value)
-            for (level, offset), value in nodes
-        ]
+        return [(self.FAMILY, log + self.KEY.pack(*node), value) for node, value in nodes]
 
     def get_many(self, log: bytes, nodes: Sequence[NodeId], *, again: bool = False) -> list[bytes | None]:
-        keys = [log + level.to_bytes(1) + offset.to_bytes(8) for level, offset in nodes]
+        keys = [log + self.KEY.pack(*node) for node in nodes]
         return self.store.get_many(self.FAMILY, keys, again=again)
 
     def leaves(self, log: bytes, first: int, count: int, *, again: bool = False) -> list[bytes | None]:
