@@ -8,6 +8,7 @@ say why.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,10 @@ NOWHERE = "esdb://127.0.0.1:1?Tls=false"
 MONITOR = "monitor.example.org"
 BOTH = {OWN, FOREIGN}
 ALL = {*BOTH, MONITOR}
+ROUNDS = int(os.environ.get("KT_TEST_WITNESS_ROUNDS", "1"))
+"""How often witnesses and ``kt cosign`` are killed; a round takes ten seconds, so 1,000 take some hours."""
+ROTATION = 20
+"""The signer rotates its key in the first round, and every so many rounds."""
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +144,7 @@ def described(up: Up, home: Path) -> str:
     return Stranger(home).kt("-c", up.settings, "cosign", "--log", up.log_uri, "--describe").out
 
 
+@pytest.mark.timeout(180 + 30 * ROUNDS)
 def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, foreign: Path) -> None:
     data = tmp_path / "data"
     someone = Stranger(tmp_path / "home")
@@ -222,32 +228,37 @@ def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, fo
             "mutations": {"own", "foreign", "watcher"},
         }
 
-        # Both sides are killed and go on from what they had on disk.
-        own.stop(signal.SIGKILL)
-        assert cosign.stop(signal.SIGTERM) == 0, cosign.spoken
-        directory.publish(tmp_path / "state", "second")
-        own = OwnWitness(tmp_path / "witness", "--logs", logs, listen=serving["url"].removeprefix("http://"))
-        assert own.serving["vkeys"] == serving["vkeys"]
-        cosign = cosigning(up, tmp_path)
-        directory.wait_for(ALL)
-        assert "does not cosign" not in cosign.spoken
+        for number in range(ROUNDS):
+            # Both sides are killed and go on from what they had on disk.
+            own.stop(signal.SIGKILL)
+            assert cosign.stop(signal.SIGTERM) == 0, cosign.spoken
+            directory.publish(tmp_path / "state", f"second-{number}-")
+            where = serving["url"].removeprefix("http://")
+            own = OwnWitness(tmp_path / "witness", "--logs", logs, listen=where)
+            assert own.serving["vkeys"] == serving["vkeys"]
+            cosign = cosigning(up, tmp_path)
+            directory.wait_for(ALL)
+            assert "does not cosign" not in cosign.spoken
+            if number % ROTATION:
+                continue
 
-        # A rotation: witnesses refuse the new key until their operators have it.
-        someone.kt("--json", "-c", up.settings, "signer", "rotate", "--announce")
-        announced = [
-            line for line in described(up, tmp_path / "operator").splitlines() if "rotation: vkey" in line
-        ]
-        someone.kt("--json", "-c", up.settings, "signer", "rotate")
-        cosign.wait_for_line("it trusts none of the keys that signed the checkpoint")
-        rotated = described(up, tmp_path / "operator")
-        assert rotated != logs.read_text()
-        logs.write_text(rotated)
-        new = [line.split()[1] for line in rotated.splitlines() if line.startswith("vkey ")]
-        assert [line.split()[-1] for line in announced] == new
-        theirs.keys.write_text("".join(f"{vkey}\n" for vkey in (*vkeys, *new)))
-        own.process.send_signal(signal.SIGHUP)
-        directory.publish(tmp_path / "state", "third")
-        directory.wait_for(ALL)
+            # A rotation: witnesses refuse the new key until their operators have it.
+            someone.kt("--json", "-c", up.settings, "signer", "rotate", "--announce")
+            announced = [
+                line for line in described(up, tmp_path / "operator").splitlines() if "rotation: vkey" in line
+            ]
+            someone.kt("--json", "-c", up.settings, "signer", "rotate")
+            cosign.wait_for_line("it trusts none of the keys that signed the checkpoint")
+            rotated = described(up, tmp_path / "operator")
+            assert rotated != logs.read_text()
+            logs.write_text(rotated)
+            new = [line.split()[1] for line in rotated.splitlines() if line.startswith("vkey ")]
+            assert [line.split()[-1] for line in announced] == new
+            with theirs.keys.open("a") as keys_of_logs:
+                keys_of_logs.writelines(f"{vkey}\n" for vkey in new)
+            own.process.send_signal(signal.SIGHUP)
+            directory.publish(tmp_path / "state", f"third-{number}-")
+            directory.wait_for(ALL)
         assert cosign.stop(signal.SIGTERM) == 0, cosign.spoken
         for process in (own, monitor):
             assert process.stop(signal.SIGTERM) == 0, process.spoken
