@@ -170,7 +170,10 @@ class Gossip:
         if waiting is None or not isinstance(place.source, Elsewhere):
             return
         with closing(TileServer(place.source.address, timeout=TIMEOUT)) as tiles:
-            check_continues(self._ledger, tiles, waiting[0])
+            try:
+                check_continues(self._ledger, tiles, waiting[0])
+            except DivergenceError as error:
+                raise self._kept("heads", waiting[0], str(error)) from None
         # Each head names the log of mutations, so that one is the same as well.
         place.known = replace(place.known, agreed=self._now(), heads=ours, problem="")
 
@@ -216,8 +219,12 @@ class Gossip:
         text, size = checkpoint.decode(), said_of(checkpoint)
         if log == "heads" and (proven := self._proven_by_own(text, size)) is not None:
             return shown_by(proven, source.url)
-        kept = keep_unproven(self._data, log, size, checkpoint)
-        return DivergenceError(f"{source.url}: {error.problem}; {kept}")
+        return self._kept(log, checkpoint, f"{source.url}: {error.problem}")
+
+    def _kept(self, log: LogName, checkpoint: bytes, problem: str) -> DivergenceError:
+        """Keep half of a proof, and return the error that says so."""
+        kept = keep_unproven(self._data, log, said_of(checkpoint), checkpoint)
+        return DivergenceError(f"{problem}; {kept}")
 
     def _proven_by_own(self, checkpoint: str, size: int) -> EquivocationError | None:
         """Return evidence with the checkpoint of the same size that the own server shows, None without it."""

@@ -102,7 +102,8 @@ def contradicting_log_of_heads(
                 f"{url} has another head of epoch {epoch} than the one that was verified here, and the "
                 "directory has not signed it",
             )
-    except (MalformedError, VerificationError, UnavailableError, UnverifiedRowError) as error:
+    except (MalformedError, VerificationError, UnavailableError, DivergenceError) as error:
+        # The tiles are theirs to break. Their checkpoint counts without them.
         first = DivergenceError(f"{another}: {error}")
     if isinstance(first, EquivocationError):
         return first

@@ -81,6 +81,14 @@ def test_two_checkpoints_of_one_size_are_evidence_without_their_tiles(tmp_path: 
     assert "two different logs of 3 leaves" in str(error)
 
 
+def test_two_checkpoints_of_one_size_are_evidence_whatever_the_tiles_are(tmp_path: Path) -> None:
+    tiles = tiles_of(tmp_path, story(*OTHER[:3]))
+    tiles.change = lambda name, data: data if name.endswith("checkpoint") else bytes(len(data))
+    error = refused(tiles, by_log(story(*NAMED)))
+    assert isinstance(error, EquivocationError)
+    assert "two different logs of 3 leaves" in str(error)
+
+
 def test_a_head_that_the_directory_did_not_sign_convicts_nobody(tmp_path: Path) -> None:
     tiles = tiles_of(tmp_path, story(*NAMED))
     rewrite(tiles, "heads", lambda leaves: [*leaves[:2], b"junk", b"more"])

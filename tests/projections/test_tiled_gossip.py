@@ -112,6 +112,40 @@ def test_half_of_a_proof_is_kept_and_compared_at_each_start(ledger: Ledger, tmp_
         compare_once([kept], ledger, lambda: b.START, data=tmp_path)
 
 
+def _broken(folder: Path, kind: str) -> Path:
+    for path in (folder / "heads" / "tile" / kind).rglob("*"):
+        if path.is_file():
+            path.write_bytes(bytes(path.stat().st_size))
+    return folder
+
+
+def test_half_of_a_proof_is_kept_also_if_the_tiles_beside_it_are_broken(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    folder = _broken(exported(tmp_path / "theirs", THEIRS.log), "0")
+    with (
+        web_server(folder) as url,
+        closing(Elsewhere(url, b.ORIGIN)) as place,
+        pytest.raises(DivergenceError, match="each start compares it again"),
+    ):
+        compare_once([place], ledger, lambda: b.START, data=tmp_path)
+    (kept,) = kept_unproven(tmp_path, b.ORIGIN)
+    assert Path(kept.url).read_bytes() == published(THEIRS, 2)["heads"]
+
+
+def test_half_of_a_proof_is_kept_also_if_it_is_of_a_longer_log(ledger: Ledger, tmp_path: Path) -> None:
+    longer = story("alice", "mallory", "trent", "victor")
+    folder = _broken(exported(tmp_path / "theirs", longer.log), "entries")
+    with (
+        web_server(folder) as url,
+        closing(Elsewhere(url, b.ORIGIN)) as place,
+        pytest.raises(DivergenceError, match=r"another log of 3 heads.*each start compares it again"),
+    ):
+        compare_once([place], ledger, lambda: b.START, data=tmp_path)
+    (kept,) = kept_unproven(tmp_path, b.ORIGIN)
+    assert Path(kept.url).read_bytes() == published(longer, 4)["heads"]
+
+
 def test_a_longer_log_is_compared_by_its_tiles(ledger: Ledger, tmp_path: Path) -> None:
     """``ledger`` ends before the other place does, which is of the same log once and of another one then."""
     same = exported(tmp_path / "same", story("alice", "bob", "carol", "dave").log)
