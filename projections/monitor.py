@@ -193,7 +193,7 @@ def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: Queu
 def _monitored(settings: MonitorSettings) -> Monitored:
     source = "its event log" if settings.tiles is None else "its tiles"
     what = settings.origin, settings.pinned, source, settings.data
-    return Monitored(*what, settings.read_queue)
+    return Monitored(*what, settings.read_queue, settings.also)
 
 
 def _report(notice: Notice, metrics: MonitorMetrics, board: Board) -> None:

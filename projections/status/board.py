@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -44,13 +45,26 @@ KEPT_MS: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Monitored:
-    """What a monitor monitors: ``source`` says for people where from. ``data`` is its data directory."""
+    """What a monitor monitors: ``source`` says for people where from. ``data`` is its data directory.
+
+    ``also`` are the places that it compares with: URLs, and paths of files.
+    """
 
     origin: str
     pinned: PublicKey
     source: str
     data: Path
     with_queue: bool
+    also: Sequence[str] = ()
+
+    def public(self, text: str) -> str:
+        """Return ``text`` without paths of this machine: files of ``also`` have their names only."""
+        # The name of a relative data directory may be any word, such as "monitor".
+        end = r"(?![\w.-])" if self.data.is_absolute() else "(?=/)"
+        text = re.sub(rf"(?<![\w./-]){re.escape(str(self.data))}{end}", "the data directory", text)
+        for path in (Path(where) for where in self.also if "://" not in where):
+            text = text.replace(str(path), path.name)
+        return text
 
 
 class Board:
@@ -87,7 +101,7 @@ class Board:
 
     def notice(self, notice: Notice) -> None:
         """Show an alarm that begins or ends."""
-        told = Told(self._now(), notice.sentence, is_over=not notice.raised)
+        told = Told(self._now(), self._monitored.public(notice.sentence), is_over=not notice.raised)
         with self._lock:
             self._told.appendleft(told)
             if notice.raised:
@@ -97,8 +111,8 @@ class Board:
             self._made = None
 
     def fault(self, problem: str) -> None:
-        """Show what was found to be wrong. The path of the data directory is left out."""
-        sentence = problem.replace(str(self._monitored.data), "the data directory")
+        """Show what was found to be wrong."""
+        sentence = self._monitored.public(problem)
         with self._lock:
             self._fault = sentence
             self._told.appendleft(Told(self._now(), sentence))
@@ -164,7 +178,11 @@ class Board:
         )
 
     def _neighbours(self) -> Sequence[Neighbour]:
-        others = () if self.gossip is None else self.gossip.neighbours
+        public = self._monitored.public
+        others = [
+            replace(one, url=public(one.url), problem=public(one.problem))
+            for one in (() if self.gossip is None else self.gossip.neighbours)
+        ]
         return others if self._cosigner is None else (*others, *self._cosigner.neighbours)
 
     def _state(self, now: int) -> tuple[Verified | None, Rules | None, Sequence[Hour]]:

@@ -26,11 +26,13 @@ from kt_es.formats.evidence import Evidence
 from kt_es.merkle.log import LogState
 from projections.gossip import Neighbour
 from projections.monitor import MonitorSettings, serve
+from projections.status.board import Monitored
 from projections.status.facts import Facts, Lag, Rules, Told, Verified
 from projections.status.hours import HOUR, Hour, Hours
 from projections.status.page import status_page
 from tests import builders as b
 from tests.reference.forks import Turning, first_epochs, story
+from tests.reference.shown import published
 from tests.reference.signing import wait_until
 
 NOW = 1_796_000_000_000
@@ -209,9 +211,9 @@ class TestHours:
 
 
 @contextmanager
-def monitoring(log: Turning, data: Path) -> Iterator[httpx.Client]:
+def monitoring(log: Turning, data: Path, also: tuple[str, ...] = ()) -> Iterator[httpx.Client]:
     names = story().names
-    settings = MonitorSettings(names, b.ORIGIN, b.SIGNER_KEY, "", data, metrics=("127.0.0.1", 0))
+    settings = MonitorSettings(names, b.ORIGIN, b.SIGNER_KEY, "", data, metrics=("127.0.0.1", 0), also=also)
     stop = threading.Event()
     with capture_logs() as said, ThreadPoolExecutor(1) as pool:
         ended = pool.submit(serve, settings, stop, connect=lambda: log, now=lambda: b.START + 60_000)  # type: ignore[arg-type, return-value]
@@ -249,6 +251,40 @@ def test_a_running_monitor_serves_its_page_and_nothing_else(tmp_path: Path) -> N
             "/x/y",
         ):
             assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        (
+            "the monitor is behind; kept in monitor/unproven/heads-2.checkpoint",
+            "the monitor is behind; kept in the data directory/unproven/heads-2.checkpoint",
+        ),
+        ("/home/ann/saved.checkpoint cannot be read", "saved.checkpoint cannot be read"),
+        ("https://kt.example.org/monitor/ is behind.", "https://kt.example.org/monitor/ is behind."),
+    ],
+)
+def test_no_path_of_the_machine_is_public(text: str, public: str) -> None:
+    also = ("https://kt.example.org", "/home/ann/saved.checkpoint")
+    relative = Monitored(b.ORIGIN, b.SIGNER_KEY, "its tiles", Path("monitor"), with_queue=False, also=also)
+    assert relative.public(text) == public
+    absolute = replace(relative, data=Path("/srv/monitor"))
+    assert absolute.public("/srv/monitor is full, /srv/monitor/x") == (
+        "the data directory is full, the data directory/x"
+    )
+
+
+def test_the_page_shows_a_file_of_also_by_its_name(tmp_path: Path) -> None:
+    saved = tmp_path / "ann" / "saved.checkpoint"
+    saved.parent.mkdir()
+    saved.write_bytes(published(story("alice", "bob"), 2)["heads"])
+    log = Turning(first_epochs(story("alice", "bob"), 2))
+    with monitoring(log, tmp_path / "data", also=(str(saved),)) as client:
+        compared = "kt_monitor_compared_timestamp_seconds{"
+        wait_until(lambda: compared in client.get("/metrics").text, "the file is compared")
+        page = client.get("/").text
+    assert "<dt>saved.checkpoint</dt>" in page
+    assert str(tmp_path) not in page
 
 
 def test_evidence_is_served_and_the_page_links_to_it(tmp_path: Path) -> None:
