@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from kt_es.crypto.signatures import signed_message
-from kt_es.errors import DivergenceError, MalformedError, VerificationError
+from kt_es.errors import AnotherDirectoryError, DivergenceError, MalformedError, VerificationError
 from kt_es.formats.codec import MAX_TIME, decode_array, encode, take_bytes, take_text, take_uint
 from kt_es.formats.configs import Config, SignedConfig, check_config_change, check_first_config
 from kt_es.formats.entries import Entry, Mutation, PublicKey, Signature
@@ -282,9 +282,7 @@ def encode_standing(standing: Standing) -> bytes:
 def decode_standing(data: bytes, origin: str, pinned: PublicKey) -> Standing:
     stored, epoch, timestamp, config = decode_array(data, "standing", 4)
     if take_text(stored, "standing origin", 1, 255) != origin:
-        raise DivergenceError(
-            f"the data directory belongs to {stored!r}, not to {origin}: name another one in kt.toml"
-        )
+        raise AnotherDirectoryError(f"the stored state belongs to {stored!r}, not to {origin}")
     return Standing(
         origin,
         pinned,

@@ -208,6 +208,10 @@ class UnverifiedRowError(DivergenceError):
     """
 
 
+class AnotherDirectoryError(DivergenceError):
+    """A stored state is of another directory than the one that was named."""
+
+
 class RollbackError(DivergenceError):
     """The log ends before the last head that was verified here, so heads were removed from it."""
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from kt_es.epochs import Current, Standing
 from kt_es.errors import (
+    AnotherDirectoryError,
     ConfigError,
     DivergenceError,
     KtError,
@@ -60,7 +61,8 @@ class Ledger:
             cache_bytes: Memory for verified pages.
 
         Raises:
-            DivergenceError: The store is damaged, or another directory's.
+            ConfigError: The store is another directory's.
+            DivergenceError: It is damaged.
         """
         self.store = store
         self.tables = tables_of(store)
@@ -114,7 +116,10 @@ class Ledger:
             self.committed = stored
 
     def _load(self) -> None:
-        stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
+        try:
+            stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
+        except AnotherDirectoryError as error:
+            raise ConfigError(f"{error}: name another data directory, with --data or in kt.toml") from None
         if self.tables.heads.are_elsewhere:
             raise ConfigError(
                 "the map of this data directory is in a shared store: name the store in kt.toml ([store] "

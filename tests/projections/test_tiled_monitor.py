@@ -96,6 +96,21 @@ def following(url: str, data: Path, clock: Clock | None = None) -> Iterator[Call
     assert ended.exception(30) is None
 
 
+def test_the_data_of_another_directory_is_a_usage_error_and_no_alarm(
+    site: tuple[Site, str], tmp_path: Path
+) -> None:
+    (shown, url), data = site, tmp_path / "data"
+    shown.show(story(*NAMED))
+    with following(url, data) as wait:
+        wait("verified", 3)
+    settings = MonitorSettings(
+        NAMES, b.OTHER_ORIGIN, b.SIGNER_KEY, "", data, metrics=("127.0.0.1", 0), tiles=TileAddress(url)
+    )
+    with capture_logs() as said, pytest.raises(ConfigError, match="name another data directory, with --data"):
+        serve(settings, threading.Event())
+    assert "alarm" not in [line["event"] for line in said]
+
+
 def test_it_follows_from_nothing_and_from_its_own_state(site: tuple[Site, str], tmp_path: Path) -> None:
     (shown, url), streams = site, story(*NAMED)
     shown.show(streams)
