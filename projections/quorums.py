@@ -82,10 +82,10 @@ class Quorums:
             compared = compare_checkpoint(self._ledger, "heads", note.encode(), committed)
         except EquivocationError:
             raise
-        except (MalformedError, VerificationError) as error:
+        except (MalformedError, VerificationError, UnavailableError) as error:
             if isinstance(error, VerificationError) and error.step == STEP:
                 raise DivergenceError(f"{place.url}: {error.problem}") from None
-            # Junk counts as nothing, and so does what is left out.
+            # Junk counts as nothing, and so does what is left out or older than everything here.
             return
         if compared.ahead:
             return  # it is going to count when it is verified here

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kt_es.errors import VerificationError
+from kt_es.errors import UnavailableError, VerificationError
 from kt_es.evidence import contradicting_checkpoints, contradicting_head
 from kt_es.formats.heads import Checkpoint, LogName, log_origins, open_checkpoint
 from kt_es.formats.notes import verifier_key, verify_note
@@ -45,6 +45,7 @@ def compare_checkpoint(
             may be a key that the directory announces later.
         EquivocationError: The directory signed a log that is not the one that was verified here.
         VerificationError: Step ``STEP``; the same, and nothing that is kept here proves it.
+        UnavailableError: The log is shorter than the one of the snapshot that the data directory began with.
     """
     committed = ledger.committed if committed is None else committed
     origin = committed.standing.origin
@@ -55,6 +56,13 @@ def compare_checkpoint(
     ours = committed.heads if log == "heads" else committed.log
     if claimed.size > ours.size:
         return Compared(log, claimed.size, claimed.size - ours.size)
+    begun = ledger.tables.states.beginning()
+    first = begun.epoch if log == "heads" else begun.records
+    if 0 < claimed.size < first:
+        raise UnavailableError(
+            f"it shows {claimed.size} leaves of the log of {log}, and the data directory began with a "
+            f"snapshot of {first}: nothing can be compared until it shows as many"
+        )
     if claimed.size and not _is_same(ledger, committed, log, claimed):
         # Without cosignatures: they prove nothing here, and the evidence of one fork is always the same file.
         text = verify_note(encoded, [verifier_key(log_origin, key) for key in dict.fromkeys(keys)]).encode()
@@ -63,7 +71,7 @@ def compare_checkpoint(
             ours_then = ledger.tables.heads.event(claimed.size).heads_checkpoint
             found = contradicting_checkpoints(STEP, origin, chain, ours_then, text) if ours_then else None
         else:
-            smh = _head_covering(ledger, committed, claimed.size)
+            smh = head_covering(ledger, committed, claimed.size)
             found = None if smh is None else contradicting_head(STEP, origin, chain, smh, text)
         raise found or VerificationError(
             STEP,
@@ -84,7 +92,7 @@ def _is_same(ledger: Ledger, committed: Committed, log: LogName, claimed: Checkp
         return False
 
 
-def _head_covering(ledger: Ledger, committed: Committed, records: int) -> bytes | None:
+def head_covering(ledger: Ledger, committed: Committed, records: int) -> bytes | None:
     """Return the SMH whose log of mutations has so many records, None if no head kept here has."""
     low, high = max(1, ledger.tables.states.beginning().epoch), committed.epoch
     while low <= high:

@@ -23,6 +23,7 @@ from kt_es.api.operations import COSIGNATURES
 from kt_es.client.elsewhere import Elsewhere
 from kt_es.client.transport import Transport
 from kt_es.errors import (
+    ConfigError,
     DiskFullError,
     DivergenceError,
     MalformedError,
@@ -182,7 +183,14 @@ class MonitorCosigner:
         shown = self._witness.monitored(origin_hash(self._origins[log]))
         old = 0
         if shown.status == HTTPStatus.OK:
-            compared = compare_checkpoint(self._ledger, log, shown.body)
+            try:
+                compared = compare_checkpoint(self._ledger, log, shown.body)
+            except UnavailableError:
+                raise ConfigError(
+                    f"the data directory began with a snapshot that has more of the log of {log} than this "
+                    "monitor cosigned before, so it cannot tell whether the log only grew: begin with an "
+                    "older snapshot, or with none"
+                ) from None
             if compared.ahead:
                 return None
             old = compared.size

@@ -21,7 +21,8 @@ from kt_es.evidence import contradicting_head
 from kt_es.formats.heads import Checkpoint, HeadEvent, LogName
 from kt_es.formats.notes import parse_note
 from kt_es.ledger.anchor import another_head, contradiction
-from kt_es.ledger.ledger import Ledger, config_chain, decoded_head
+from kt_es.ledger.comparing import head_covering
+from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.log import LogState, NodeId, plan_state
 from kt_es.merkle.tiled import TiledLog
@@ -54,9 +55,14 @@ class Lag:
         self._since = None
 
 
-def earlier_state(ledger: Ledger, log: LogName, size: int) -> LogState:
-    """Return the state that a log had here with ``size`` leaves, at most as many as are committed."""
-    committed = ledger.committed
+def earlier_state(ledger: Ledger, log: LogName, size: int) -> LogState | None:
+    """Return the state that a log had here with ``size`` leaves, at most as many as are committed.
+
+    None if the data directory began with a snapshot of more leaves, so that nothing is known of so few.
+    """
+    committed, begun = ledger.committed, ledger.tables.states.beginning()
+    if 0 < size < (begun.epoch if log == "heads" else begun.records):
+        return None
     now = committed.heads if log == "heads" else committed.log
     if size == now.size:
         return now
@@ -178,7 +184,7 @@ def contradicting_log(
 
     It is proven by a head that was verified here and covers as many records as the ``checkpoint``.
     """
-    smh = _head_covering(ledger, said.size)
+    smh = head_covering(ledger, ledger.committed, said.size)
     chain = config_chain(ledger, ledger.committed) if ledger.committed.epoch else ()
     origin = ledger.committed.standing.origin
     proven = None if smh is None else contradicting_head("log of mutations", origin, chain, smh, checkpoint)
@@ -186,16 +192,3 @@ def contradicting_log(
         f"the log of mutations at {url}, of {said.size} records, has other records among the first {size} "
         "than were verified here"
     )
-
-
-def _head_covering(ledger: Ledger, records: int) -> bytes | None:
-    """Return the SMH that covers exactly so many records, None if there is none here."""
-    low, high = 1, ledger.committed.epoch
-    while low <= high:
-        middle = (low + high) // 2
-        smh = ledger.tables.heads.event(middle).smh_bytes
-        covered = decoded_head(middle, smh).head.log_size
-        if covered == records:
-            return smh
-        low, high = (middle + 1, high) if covered < records else (low, middle - 1)
-    return None

@@ -126,7 +126,8 @@ class TiledReplay:
         """Verify what is known of a checkpoint now. Its log must begin with ``ours``."""
         said, text = shown.said, self._signed(shown)
         if said.size <= ours.size:
-            if earlier_state(self.ledger, shown.log, said.size).root() != said.root:
+            then = earlier_state(self.ledger, shown.log, said.size)
+            if then is not None and then.root() != said.root:
                 self._contradicted(shown, text, said.size)
             if said.size < ours.size:
                 self._lag.behind(
