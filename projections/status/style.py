@@ -33,7 +33,7 @@ section p,section ul{margin:.25rem 0}
 dl{margin:.5rem 0 0}
 dl div{display:grid;grid-template-columns:14rem 1fr;gap:0 1rem;padding:.3rem 0;
 border-top:1px solid var(--line)}
-dt{color:var(--dim)}
+dt{color:var(--dim);min-width:0;overflow-wrap:anywhere}
 dd{margin:0;min-width:0;overflow-wrap:anywhere}
 code{font:.9em ui-monospace,monospace;overflow-wrap:anywhere}
 a{color:var(--link)}

@@ -30,6 +30,7 @@ from projections.status.board import Monitored
 from projections.status.facts import Facts, Lag, Rules, Told, Verified
 from projections.status.hours import HOUR, Hour, Hours
 from projections.status.page import status_page
+from projections.status.style import STYLE
 from tests import builders as b
 from tests.reference.forks import Turning, first_epochs, story
 from tests.reference.shown import published
@@ -251,6 +252,13 @@ def test_a_running_monitor_serves_its_page_and_nothing_else(tmp_path: Path) -> N
             "/x/y",
         ):
             assert client.get(path).status_code == 404
+
+
+def test_long_names_of_others_break_where_the_page_shows_them() -> None:
+    for selector in ("h1", "dt", "dd", "li", "code", ".state p"):
+        rule = re.search(rf"^{re.escape(selector)}{{([^}}]*)}}", STYLE, re.MULTILINE)
+        assert rule is not None
+        assert "overflow-wrap:anywhere" in rule[1].split(";"), selector
 
 
 @pytest.mark.parametrize(
