@@ -191,7 +191,7 @@ class Gossip:
         except VerificationError as error:
             if error.step != STEP:
                 raise
-            raise self._unproven(place.source, log, checkpoint, error) from None
+            raise self.unproven(place.source, log, checkpoint, error) from None
         if compared.ahead:
             # The first one is kept, so that others that follow do not put the comparison off for ever.
             place.waiting.setdefault(log, (checkpoint, self._monotonic()))
@@ -204,12 +204,13 @@ class Gossip:
             place.known = Neighbour(place.known.url, self._now(), compared.size)
             self._agreed(place.known.url, self._now())
 
-    def _unproven(
+    def unproven(
         self, source: Place, log: LogName, checkpoint: bytes, error: VerificationError
     ) -> EquivocationError | DivergenceError:
         """Return the error for another log that the directory signed, with evidence if ``source`` has tiles.
 
         A replay from tiles has no checkpoint of most epochs, but each head. Two heads are evidence as well.
+        Any thread may call it.
         """
         if log == "heads" and isinstance(source, Elsewhere):
             with closing(TileServer(source.address, timeout=TIMEOUT)) as tiles:

@@ -136,7 +136,8 @@ def serve(
             check = source.queue_check(stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
             gossip = _gossip(settings, elsewhere, ledger, metrics, stack, now=now)
-            board.gossip, quorums = gossip, _quorums(settings, elsewhere, ledger, metrics, board)
+            board.gossip = gossip
+            quorums = _quorums(settings, elsewhere, ledger, metrics, board, gossip=gossip)
             with (
                 _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending,
                 gossiping(gossip, settings.also_interval, ending),
@@ -227,8 +228,11 @@ def _quorums(
     ledger: Ledger,
     metrics: MonitorMetrics,
     board: Board,
+    *,
+    gossip: Gossip,
 ) -> Quorums:
-    return Quorums(settings.policies, places, ledger, partial(_report, metrics=metrics, board=board))
+    notify = partial(_report, metrics=metrics, board=board)
+    return Quorums(settings.policies, places, ledger, notify, gossip.unproven)
 
 
 def _kind(notice: Notice) -> str:

@@ -16,13 +16,14 @@ import structlog
 from kt_es.client.elsewhere import Elsewhere, Place
 from kt_es.client.vouching import Policies, cosigner_keys, quorum_epoch
 from kt_es.errors import (
-    DivergenceError,
     EquivocationError,
+    KtError,
     MalformedError,
     UnavailableError,
     VerificationError,
 )
 from kt_es.formats.cosignatures import read_cosigned
+from kt_es.formats.heads import LogName
 from kt_es.formats.policies import Policy
 from kt_es.ledger.clock import spoken
 from kt_es.ledger.comparing import STEP, compare_checkpoint
@@ -42,9 +43,16 @@ class Quorums:
     """
 
     def __init__(
-        self, policies: Policies, places: Sequence[Place], ledger: Ledger, notify: Callable[[Notice], None]
+        self,
+        policies: Policies,
+        places: Sequence[Place],
+        ledger: Ledger,
+        notify: Callable[[Notice], None],
+        unproven: Callable[[Place, LogName, bytes, VerificationError], KtError],
     ) -> None:
+        """``unproven`` returns the error for another signed log that nothing kept here proves."""
         self.policies = policies
+        self._unproven = unproven
         self._places = [place for place in places if isinstance(place, Elsewhere)]
         self._ledger = ledger
         self._notify = notify
@@ -84,7 +92,7 @@ class Quorums:
             raise
         except (MalformedError, VerificationError, UnavailableError) as error:
             if isinstance(error, VerificationError) and error.step == STEP:
-                raise DivergenceError(f"{place.url}: {error.problem}") from None
+                raise self._unproven(place, "heads", note.encode(), error) from None
             # Junk counts as nothing, and so does what is left out or older than everything here.
             return
         if compared.ahead:

@@ -22,6 +22,7 @@ from kt_es.ledger.replay import Replay
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.site import Page
 from projections.auditor import Alarm, Notice
+from projections.gossip import Gossip
 from projections.monitor import MonitorSettings, serve
 from projections.quorums import Quorums
 from tests import builders as b
@@ -57,7 +58,8 @@ class Judged:
         self.replay = Replay(OURS.log, OURS.names, self.ledger, lambda _: None).catch_up()
         self.verify(epochs)
         self.place = Elsewhere(url, b.ORIGIN)
-        self.quorums = Quorums(policies, [self.place], self.ledger, self.told.append)
+        gossip = Gossip([], self.ledger, lambda: b.START)
+        self.quorums = Quorums(policies, [self.place], self.ledger, self.told.append, gossip.unproven)
 
     def verify(self, epochs: int) -> None:
         for _ in range(epochs):

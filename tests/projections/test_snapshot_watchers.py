@@ -80,7 +80,8 @@ def test_a_place_that_is_behind_the_snapshot_is_compared_later(ledger: Ledger) -
 def test_cosignatures_from_before_the_snapshot_are_no_quorum_and_no_fault(ledger: Ledger) -> None:
     shown, told = Shown(), list[Notice]()
     with showing(shown) as url, closing(Elsewhere(url, b.ORIGIN)) as place:
-        quorums = Quorums(Policies(WITNESSES), [place], ledger, told.append)
+        gossip = Gossip([], ledger, lambda: b.START)
+        quorums = Quorums(Policies(WITNESSES), [place], ledger, told.append, gossip.unproven)
         for epochs in (2, 4):
             show(shown, cosigned(story(*OURS), epochs, ONE, TWO))
             quorums.look()

@@ -13,6 +13,7 @@ from kt_es.api.models import HeadBody
 from kt_es.cli.auditors.comparing import compared_with
 from kt_es.cli.output import Output
 from kt_es.client.elsewhere import Elsewhere
+from kt_es.client.vouching import Policies
 from kt_es.errors import ConfigError, DivergenceError, EquivocationError
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
@@ -20,10 +21,12 @@ from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.verifiers import Verifiers
 from kt_es.process.site import Page
-from projections.gossip import compare_once
+from projections.gossip import Gossip, compare_once
+from projections.quorums import Quorums
 from projections.tiles.following import replayed_tiles
 from projections.unproven import kept_unproven
 from tests import builders as b
+from tests.projections.test_quorums import ONE, TWO, WITNESSES, cosigned, show
 from tests.reference.forks import story
 from tests.reference.shown import Shown, published, showing
 from tests.reference.signing import new_ledger
@@ -144,6 +147,20 @@ def test_half_of_a_proof_is_kept_also_if_it_is_of_a_longer_log(ledger: Ledger, t
         compare_once([place], ledger, lambda: b.START, data=tmp_path)
     (kept,) = kept_unproven(tmp_path, b.ORIGIN)
     assert Path(kept.url).read_bytes() == published(longer, 4)["heads"]
+
+
+def test_half_of_a_proof_is_kept_also_if_it_came_with_cosignatures(ledger: Ledger, tmp_path: Path) -> None:
+    shown = Shown()
+    show(shown, note := cosigned(THEIRS, 2, ONE, TWO))
+    gossip = Gossip([], ledger, lambda: b.START, data=tmp_path)
+    with showing(shown) as url, closing(Elsewhere(url, b.ORIGIN)) as place:
+        quorums = Quorums(Policies(WITNESSES), [place], ledger, lambda _: None, gossip.unproven)
+        with pytest.raises(DivergenceError, match="each start compares it again"):
+            quorums.look()
+    (kept,) = kept_unproven(tmp_path, b.ORIGIN)
+    assert Path(kept.url).read_text() == note
+    with pytest.raises(DivergenceError, match="another log of heads with 2 leaves"):
+        compare_once([kept], ledger, lambda: b.START)
 
 
 def test_a_longer_log_is_compared_by_its_tiles(ledger: Ledger, tmp_path: Path) -> None:
