@@ -206,13 +206,8 @@ class Record:
             number, at, place, of, said, item = usual
             if of in _KIND_OF and said in _VERDICT_OF:
                 return cls(number, Item(at, place, _KIND_OF[of], item), _VERDICT_OF[said])
-        return cls._decode(data)
-
-    @classmethod
-    def _decode(cls, data: bytes) -> Record:
-        sequence, revision, position, kind, verdict, content = decode_array(
-            data, "record", 6, most=MAX_RECORD
-        )
+        fields = decode_array(data, "record", 6, most=MAX_RECORD)
+        sequence, revision, position, kind, verdict, content = fields
         try:
             known_kind = ItemKind(take_uint(kind, "record kind"))
             known_verdict = Verdict(take_uint(verdict, "record verdict"))
