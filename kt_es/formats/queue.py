@@ -203,9 +203,9 @@ class Record:
     def decode(cls, data: bytes) -> Record:
         usual = usual_record(data) if len(data) <= MAX_ITEM else None
         if usual is not None:
-            number, at, place, of, said, item = usual
+            number, at, place, of, said, data = usual
             if of in _KIND_OF and said in _VERDICT_OF:
-                return cls(number, Item(at, place, _KIND_OF[of], item), _VERDICT_OF[said])
+                return cls(number, Item(at, place, _KIND_OF[of], data), _VERDICT_OF[said])
         fields = decode_array(data, "record", 6, most=MAX_RECORD)
         sequence, revision, position, kind, verdict, content = fields
         try:
