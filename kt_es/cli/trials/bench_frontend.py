@@ -17,9 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 from kt_es.api.batches import MAX_SUBMISSIONS, BatchedMutation, MutationsRequest
 from kt_es.api.codec import encode_request
@@ -31,7 +29,9 @@ from kt_es.cli.trials.asking import ask, json_body, until_ready
 from kt_es.cli.trials.bench_report import Row
 from kt_es.cli.trials.bench_signer import STOP_SECONDS, BenchDirectory
 from kt_es.cli.trials.constant import constant_server
+from kt_es.cli.trials.frontend_rows import Measured, rates, ratio, rows, watched_rows
 from kt_es.cli.trials.synthetic import Sampled, sample_labels
+from kt_es.cli.trials.watched import monitors
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
@@ -55,18 +55,9 @@ BACKGROUND = 100.0
 """Submissions a second beside the lookups whose times count."""
 VERIFIED = 20
 """Lookups by the real client in each turn."""
+MONITORS = 10
+WATCHED_TURNS = 5
 HERE, BESIDE = "here", "beside"
-
-
-@dataclass(slots=True)
-class _Measured:
-    """What the turns of one front end showed."""
-
-    first: list[float] = field(default_factory=list)  # lookups/s, each label once
-    again: list[load.Load] = field(default_factory=list)
-    paced: list[load.Load] = field(default_factory=list)  # at half the load, beside submissions
-    submitted: list[float] = field(default_factory=list)  # submissions/s, decided and proven
-    batched: list[float] = field(default_factory=list)  # the same in batches, if the version takes them
 
 
 def bench_frontend(
@@ -75,7 +66,9 @@ def bench_frontend(
     accounts: int = ACCOUNTS,
     submissions: int = SUBMISSIONS,
     seconds: float = SECONDS,
+    turns: int = TURNS,
     workers: int = 1,
+    watchers: int = MONITORS,
     beside: str | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
@@ -86,59 +79,33 @@ def bench_frontend(
         submissions: First entries that are submitted in each turn, without waiting for verdicts; the same
             number is submitted in batches.
         workers: Processes of the front end of this environment.
+        watchers: Monitors, which replay both logs from the front end, and then look at it each second.
         beside: The command ``kt`` of another environment, whose front end is measured by turns.
         note: Gets a line for people after each step.
     """
     with closing(_Bench(directory, note)) as bench:
         bench.fill(accounts)
-        sides = {HERE: _Measured()} | ({BESIDE: _Measured()} if beside else {})
-        for number in range(TURNS):
+        sides = {HERE: Measured()} | ({BESIDE: Measured()} if beside else {})
+        for number in range(turns):
             for name, measured in sides.items():
                 kt = beside if name == BESIDE else None
                 bench.turn(measured, kt, workers if name == HERE else 1, seconds, submissions)
-                shown, put = measured.again[-1].rate, measured.submitted[-1]
+                looked, put = measured.again[-1].rate, measured.submitted[-1]
                 note(
-                    f"turn {number + 1} of {TURNS}, {name}: {shown:,.0f} lookups/s, {put:,.0f} submissions/s"
+                    f"turn {number + 1} of {turns}, {name}: {looked:,.0f} lookups/s, {put:,.0f} submissions/s"
                 )
+        bench.watched(sides[HERE], workers, seconds, watchers)
         constant = bench.constant(min(seconds, 3.0))
-    rows = [row for name, measured in sides.items() for row in _rows(name, measured)]
-    rows.append(Row.of("constant answer of the same size", "answers/s", [constant]))
+    shown = [row for name, measured in sides.items() for row in rows(name, measured)]
+    shown.append(Row.of("constant answer of the same size", "answers/s", [constant]))
     here = sides[HERE]
     if beside:
         other = sides[BESIDE]
-        rows.append(_ratio("lookups, here to beside", _rates(here), _rates(other)))
-        rows.append(_ratio("submissions, here to beside", here.submitted, other.submitted))
-        rows.append(_ratio("submissions in batches, here to single beside", here.batched, other.submitted))
-    return [*rows, _ratio("lookups to constant answers", _rates(here), [constant])]
-
-
-def _rates(measured: _Measured) -> list[float]:
-    return [turn.rate for turn in measured.again]
-
-
-def _ratio(name: str, some: Sequence[float], others: Sequence[float]) -> Row:
-    return Row.of(name, "times", [median(some) / median(others)])
-
-
-def _rows(name: str, measured: _Measured) -> list[Row]:
-    return [
-        Row.of(f"{name}: lookups, each label once", "lookups/s", measured.first),
-        Row.of(f"{name}: lookups", "lookups/s", _rates(measured)),
-        Row.of(f"{name}: lookup, p50", "ms", [turn.half for turn in measured.again]),
-        Row.of(f"{name}: lookup, p99", "ms", [turn.most for turn in measured.again]),
-        Row.of(f"{name}: lookup beside submissions, p50", "ms", [turn.half for turn in measured.paced]),
-        Row.of(f"{name}: lookup beside submissions, p99", "ms", [turn.most for turn in measured.paced]),
-        Row.of(f"{name}: submissions, decided and proven", "submissions/s", measured.submitted),
-        *(
-            [
-                Row.of(
-                    f"{name}: submissions in batches of {MAX_SUBMISSIONS}", "submissions/s", measured.batched
-                )
-            ]
-            if measured.batched
-            else []
-        ),
-    ]
+        shown.append(ratio("lookups, here to beside", rates(here), rates(other)))
+        shown.append(ratio("submissions, here to beside", here.submitted, other.submitted))
+        shown.append(ratio("submissions in batches, here to single beside", here.batched, other.submitted))
+    shown += watched_rows(here, watchers)
+    return [*shown, ratio("lookups to constant answers", rates(here), [constant])]
 
 
 def _batches(made: Sequence[BatchedMutation], size: int) -> list[bytes]:
@@ -186,7 +153,7 @@ class _Bench:
         self._note(f"{accounts:,} accounts are published")
 
     def turn(
-        self, measured: _Measured, kt: str | None, workers: int, seconds: float, submissions: int
+        self, measured: Measured, kt: str | None, workers: int, seconds: float, submissions: int
     ) -> None:
         """Start a front end, measure it, verify some of its answers and stop it."""
         bodies = [json_body(LookupRequest(sampled.label, profile=False)) for sampled in self._sample]
@@ -203,6 +170,20 @@ class _Bench:
                 measured.batched.append(self._submit(where, submissions, MAX_SUBMISSIONS))
             measured.paced.append(self._paced(where, bodies, again.rate / 2, seconds))
             self._verify(where)
+
+    def watched(self, measured: Measured, workers: int, seconds: float, count: int) -> None:
+        """Measure lookups by turns while ``count`` monitors look at the front end, and while none does."""
+        bodies = [json_body(LookupRequest(sampled.label, profile=False)) for sampled in self._sample]
+        with self._running(None, workers) as (process, where):
+            until_ready(process, where)
+            head = self._directory.wait_for_entries(self._entries)
+            with monitors(count, where, self._settings.key, self._base) as looking:
+                self._directory.wait(lambda: looking.have_verified(head.epoch), "the monitors have replayed")
+                for _ in range(WATCHED_TURNS):
+                    measured.watched.append(load.measure(where, LOOKUP.path, bodies, seconds).rate)
+                    with looking.stopped():
+                        measured.alone.append(load.measure(where, LOOKUP.path, bodies, seconds).rate)
+        self._note(f"{count} monitors looked at it")
 
     def _has(self, where: Address, epoch: int) -> bool | None:
         return True if ask(where, "GET", f"/v1/heads/{epoch}")[0] == 200 else None
