@@ -222,13 +222,13 @@ def shown_problem(status: int, body: Mapping[str, Json]) -> ShownProblem:
 
     def shown(name: str) -> str | None:
         value = body.get(name)
-        return _printable(value) if isinstance(value, str) and value else None
+        return printable(value) if isinstance(value, str) and value else None
 
     reason = shown("verdict") or shown("reason") or f"http-{status}"
     detail = shown("detail") or shown("title") or f"the server answered with status {status}"
     return ShownProblem(reason, detail, shown("field"))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return ``text`` without characters that control a terminal, cut at 500."""
     return "".join(character if character.isprintable() else "?" for character in text[:500])

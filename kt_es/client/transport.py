@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from kt_es.api.codec import Json, decode_json, encode_request, read_problem
+from kt_es.api.codec import Json, decode_json, encode_request, printable, read_problem
 from kt_es.api.operations import JSON_MEDIA, MAX_ANSWER
 from kt_es.client.deadlines import Deadline, bound_transport
 from kt_es.errors import ConfigError, MalformedError, MisfitError, RefusedError, UnavailableError
@@ -213,7 +213,10 @@ class Transport:
         if status >= 500:
             # The outcome is unknown, and repeating the request would only add to the server's trouble.
             raise UnavailableError(f"{self.base_url} failed with status {status}: {problem.detail}")
-        raise MalformedError(f"answer to {path}", f"has the status {status}: {problem.detail}")
+        detail = problem.detail
+        if leads := response.headers.get("location"):
+            detail = f"it leads to {printable(without_password(leads))}, and redirects are not followed"
+        raise MalformedError(f"answer to {path}", f"has the status {status}: {detail}")
 
 
 def _is_url(text: str) -> bool:
