@@ -46,7 +46,8 @@ _SIZES: Final = {
     COSIGNATURE: _TIME_SIZE + SIGNATURE_SIZE,
     COSIGNATURE_ML_DSA: _TIME_SIZE + mldsa.SIGNATURE_SIZE,
 }
-_MAX_NAME: Final = 255  # bytes of a name in what ML-DSA-44 signs
+MAX_NAME: Final = 255
+"""Bytes of the names of cosigner and log in what ML-DSA-44 signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,8 @@ def ml_dsa_message(text: str, name: str, timestamp: int) -> bytes:
     """
     checkpoint = witnessed(text)
     names = [name.encode(), checkpoint.origin.encode()]
-    if any(len(each) > _MAX_NAME for each in names):
-        raise MalformedError(STEP, f"names have at most {_MAX_NAME} bytes")
+    if any(len(each) > MAX_NAME for each in names):
+        raise MalformedError(STEP, f"names have at most {MAX_NAME} bytes")
     cosigner, origin = (bytes([len(each)]) + each for each in names)
     times, ends = timestamp.to_bytes(8), bytes(8) + checkpoint.size.to_bytes(8)
     return b"subtree/v1\n\0" + cosigner + times + origin + ends + checkpoint.root

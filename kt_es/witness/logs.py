@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from kt_es.errors import ConfigError, MalformedError
+from kt_es.formats.cosignatures import MAX_NAME
 from kt_es.formats.notes import VerifierKey
 from kt_es.witness.judging import Logs
 
@@ -36,6 +37,11 @@ def known_logs(vkeys: Iterable[str], lists: Iterable[Path]) -> Logs:
     if len(found) > MAX_LOGS:
         raise ConfigError(f"there are {len(found)} logs: one witness knows at most {MAX_LOGS}")
     for origin, keys in found.items():
+        if (size := len(origin.encode())) > MAX_NAME:
+            raise ConfigError(
+                f"the log {origin[:80]!r}... has an origin of {size} bytes, and ML-DSA-44 cosigns at most "
+                f"{MAX_NAME}: leave it out"
+            )
         if len({(key.name, key.key_hash) for key in keys}) < len(set(keys)):
             raise ConfigError(f"two keys of the log {origin} have the same name and key hash: leave one out")
     return {origin: tuple(dict.fromkeys(keys)) for origin, keys in found.items()}

@@ -23,6 +23,7 @@ from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import ConfigError, DivergenceError, LockedError, MalformedError, VerificationError
 from kt_es.formats.cosignatures import (
     COSIGNATURE_ML_DSA,
+    MAX_NAME,
     CosignerKey,
     cosign,
     cosign_ml_dsa,
@@ -120,6 +121,8 @@ def _begin(folder: Path, name: str | None, random: Callable[[int], bytes], optio
         CosignerKey(name, bytes(32))
     except MalformedError as error:
         raise ConfigError(f"{option} {name!r}: {error.problem}") from None
+    if len(name.encode()) > MAX_NAME:
+        raise ConfigError(f"{option} has {len(name.encode())} bytes: choose a name of at most {MAX_NAME}")
     if any((folder / LOGS).glob("*")) or (folder / FORKS).exists():
         raise ConfigError(
             f"{folder} has logs of a witness, but not its {NAME}: what it cosigned may be lost; begin with a "

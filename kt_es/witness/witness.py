@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from kt_es.formats.cosignatures import verify_cosignature
-from kt_es.formats.notes import Note, NoteSignature
+from kt_es.formats.notes import MAX_SIGNATURES, Note, NoteSignature
 from kt_es.formats.witnessing import SIZE_MEDIA, encode_size, origin_hash
 from kt_es.witness.judging import Fork, Logs, Refusal, Signed, judge, open_request
 from kt_es.witness.state import CosignedLogs, Identity
@@ -95,7 +95,9 @@ class Witness:
         if not lines:
             lines = self.identity.cosign(text, now)
             # Durable before anybody sees the cosignature: a crash after this forgets nothing.
-            self._cosigned.put(new.checkpoint.origin, Note(text, (*new.note.signatures, *lines)))
+            # Repeated lines of the log are left out, so that ours have room in the note.
+            own = tuple(dict.fromkeys(new.note.signatures))[: MAX_SIGNATURES - len(lines)]
+            self._cosigned.put(new.checkpoint.origin, Note(text, (*own, *lines)))
         return Reply(HTTPStatus.OK, "".join(line.line() for line in lines).encode(), TEXT, "cosigned")
 
     def _recent(self, new: Signed, now: int) -> tuple[NoteSignature, ...]:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from kt_es.errors import KtError
 from kt_es.formats.cosignatures import read_cosigned
-from kt_es.formats.witnessing import MAX_REQUEST, SIZE_MEDIA, origin_hash
+from kt_es.formats.witnessing import MAX_REQUEST, SIZE_MEDIA, AddCheckpoint, origin_hash
 from kt_es.server.clients import Clients, HttpConnections
 from kt_es.server.listening import http_server
 from kt_es.server.slots import Slots
@@ -110,3 +110,11 @@ def test_nothing_is_cosigned_that_cannot_be_stored(served: Served, monkeypatch: 
         assert served.count("failed") == 1
     # What was not stored was not cosigned, and another continuation may still be.
     assert served.add(request(5, 9)).status_code == 200
+
+
+def test_a_checkpoint_with_as_many_lines_as_a_note_may_have_is_cosigned(served: Served) -> None:
+    text, line = note_of(5).split("\n\n")
+    answer = served.add(AddCheckpoint(0, (), f"{text}\n\n{line * 64}").encode())
+    assert answer.status_code == 200
+    # A repeated line is kept once.
+    assert served.http.get(f"/{origin_hash(ORIGIN)}/checkpoint").text == note_of(5) + answer.text

@@ -13,12 +13,12 @@ import pytest
 from kt_es.crypto import mldsa
 from kt_es.errors import ConfigError, DivergenceError, LockedError, UnavailableError
 from kt_es.formats.cosignatures import cosign, read_cosigned
-from kt_es.formats.notes import parse_note
+from kt_es.formats.notes import parse_note, verifier_key
 from kt_es.formats.witnessing import origin_hash, parse_size
 from kt_es.witness.logs import known_logs
 from kt_es.witness.state import opened
 from kt_es.witness.witness import Witness
-from tests.witness.test_judging import LOGS, NAME, ORIGIN, OTHER, Clock, made, note_of, request
+from tests.witness.test_judging import KEY, LOGS, NAME, ORIGIN, OTHER, Clock, made, note_of, request
 
 
 def vkey(folder: Path, name: str | None = None) -> str:
@@ -265,3 +265,12 @@ def test_a_second_key_is_added_beside_the_memory(tmp_path: Path) -> None:
     with opened(tmp_path, None) as identity:
         assert identity.keys == (first, second)
         assert parse_size(Witness(identity, LOGS, Clock()).add_checkpoint(request(0, 8)).body) == 5
+
+
+def test_names_that_ml_dsa_cannot_sign_are_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="choose a name of at most 255"), opened(tmp_path / "w", "w" * 256):
+        pass
+    assert vkey(tmp_path / "w", "w" * 255)
+    key = verifier_key("o" * 256, KEY.public)
+    with pytest.raises(ConfigError, match="has an origin of 256 bytes"):
+        known_logs([key.encode()], [])
