@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from kt_es.errors import KtError
 from kt_es.formats.cosignatures import verify_cosignature
 from kt_es.formats.notes import MAX_SIGNATURES, Note, NoteSignature
 from kt_es.formats.witnessing import SIZE_MEDIA, encode_size, origin_hash
@@ -72,8 +73,13 @@ class Witness:
         if refusal.fork is Fork.NONE:
             return
         is_proven = refusal.fork is Fork.PROVEN
-        kept = self._cosigned.keep_fork(origin, data, is_proven=is_proven)
         said = {"origin": origin, "size": size, "problem": refusal.problem}
+        kept = None
+        try:
+            kept = self._cosigned.keep_fork(origin, data, is_proven=is_proven)
+        except KtError as error:
+            # The refusal needs no disk, and a fork that cannot be kept is to be known all the same.
+            said["not_kept"] = str(error)
         if kept is not None:
             said["kept"] = str(kept)
         if is_proven:

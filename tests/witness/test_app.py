@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from kt_es.errors import KtError
@@ -118,3 +119,20 @@ def test_a_checkpoint_with_as_many_lines_as_a_note_may_have_is_cosigned(served: 
     assert answer.status_code == 200
     # A repeated line is kept once.
     assert served.http.get(f"/{origin_hash(ORIGIN)}/checkpoint").text == note_of(5) + answer.text
+
+
+def test_a_fork_that_cannot_be_kept_is_refused_and_logged(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    served.add(request(0, 5))
+    monkeypatch.setattr(state, "create_file", full)
+    with structlog.testing.capture_logs() as logs:
+        assert served.add(request(5, 5, fork=1)).status_code == 409
+        assert served.add(request(5, 8, fork=1)).status_code == 422
+    # The false proof proves nothing, so it is not worth a line for each request of anybody.
+    (said,) = [each for each in logs if each["log_level"] != "info"]
+    assert said["event"] == "a log was forked"
+    assert "full" in said["not_kept"]
