@@ -15,6 +15,7 @@ from kt_es.cli.output import output_of, running_up, settings_of
 from kt_es.cli.owners.keys import choose_signers, keys_option
 from kt_es.cli.owners.signing import confirm, yes_option
 from kt_es.cli.people.get import show_checks
+from kt_es.cli.policies import show_vouched
 from kt_es.client.client import Client
 from kt_es.client.history import Version
 from kt_es.client.trust import Lookup
@@ -130,6 +131,7 @@ def erase_command(
         "origin": origin,
         "erased": erased,
         "signed": signed if pending else None,
+        **show_vouched(output, client),
     }
     output.data(document, [])
 

@@ -15,6 +15,7 @@ import click
 from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Number, Reach, proof_option, reach_options, until_fresh
 from kt_es.cli.output import Output, output_of
 from kt_es.cli.owners.keys import described, key_document, keys_option, signing_keys
+from kt_es.cli.policies import show_vouched
 from kt_es.client.bulk import BulkProgress, BulkReport, publish_all
 from kt_es.client.client import Client
 from kt_es.client.planning import BulkAction, Merging, Planned, Wanted, plan_all
@@ -124,10 +125,12 @@ def import_command(
             )
             seconds = time.monotonic() - started
     show_summary(output, plan, report)
+    vouched = show_vouched(output, client)
     sent = "; nothing was sent. Without --dry-run" if dry_run else ""
     sentence = f"{counted(plan.keys, 'keys')}, {counted(len(plan.accounts), 'accounts')}{sent}"
     result = _result(plan, _expected(planned) if dry_run else report)
-    output.data(_document(plan, report, planned if dry_run else None, seconds), [f"{sentence}: {result}"])
+    document = _document(plan, report, planned if dry_run else None, seconds)
+    output.data({**document, **vouched}, [f"{sentence}: {result}"])
     if report.refused:
         raise KtError(f"refused: {counted(len(report.refused), 'accounts')}; see the reasons above")
 

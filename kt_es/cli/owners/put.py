@@ -19,7 +19,6 @@ from kt_es.cli.owners.signing import (
     say_unchanged,
     signing_options,
 )
-from kt_es.cli.policies import show_vouched
 from kt_es.client.client import Client
 from kt_es.client.states import KeyStore
 from kt_es.client.trust import Lookup
@@ -106,13 +105,12 @@ def put_command(
         if not files:
             profile = _edited(client, before, profile, removed)
             if not rotate and before.profile is not None and tuple(profile) == before.profile:
-                say_unchanged(output, before)
+                say_unchanged(output, client, before)
                 return
         signers = choose_signers(keys, names, before)
         with explained(client):
             signing = Signing(signers, new, known, yes, receipt=receipt, waits=not no_wait)
             publish_change(output, client, before, profile, signing)
-        show_vouched(output, client)
 
 
 def _check_edits(files: Sequence[Path], added: Sequence[Path], removed: Sequence[str]) -> None:
@@ -212,7 +210,7 @@ def revoke_command(
         if not without:
             # Every key to revoke was authorized earlier and is gone, so the command is repeated.
             _refuse_to_add(before, present, [key.public for key in new])
-            say_unchanged(output, before)
+            say_unchanged(output, client, before)
             return
         _refuse_to_revoke_all(before, present, without, [key.public for key in new])
         if before.profile is None:

@@ -11,6 +11,7 @@ from kt_es.api.statuses import SubmissionState
 from kt_es.cli.options import FILE, Reach, proof_option, reach_options, until_fresh
 from kt_es.cli.output import Output, output_of
 from kt_es.cli.owners.signing import read_receipt_file
+from kt_es.cli.policies import show_vouched
 from kt_es.client.changes import Submission
 from kt_es.client.statuses import SubmissionStatus
 from kt_es.errors import ConfigError, RefusedError
@@ -53,10 +54,11 @@ def receipt_command(context: click.Context, /, file: Path, send_again: bool, **r
                 # Its record may say that it was accepted, or refused before.
                 output.note(f"  it was not taken again: {error}")
         status = client.status(submission)
-    return _show(output, submission, status)
+        vouched = show_vouched(output, client)
+    return _show(output, submission, status, vouched)
 
 
-def _show(output: Output, submission: Submission, status: SubmissionStatus) -> int:
+def _show(output: Output, submission: Submission, status: SubmissionStatus, vouched: dict[str, Any]) -> int:
     """Print ``status`` and return the exit code."""
     what = f"version {submission.mutation.entry.version} of {submission.label}"
     where = "its map" if status.sequence is None else f"record {status.sequence} of the log of mutations"
@@ -91,6 +93,7 @@ def _show(output: Output, submission: Submission, status: SubmissionStatus) -> i
         "verdict": status.verdict,
         "record": status.sequence,
         "accepted": status.took_effect,
+        **vouched,
     }
     output.data(document, [])
     return code

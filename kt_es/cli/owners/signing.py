@@ -15,6 +15,7 @@ from kt_es.cli.options import NEW_FILE, options, reach_options
 from kt_es.cli.output import Output
 from kt_es.cli.owners.keys import described, key_document, keys_option, mine_option
 from kt_es.cli.people.get import lookup_document, show_checks
+from kt_es.cli.policies import show_vouched
 from kt_es.cli.saving import write_private
 from kt_es.client.changes import UNKNOWN_KEYS, Difference, Mine, Proposal
 from kt_es.client.client import Client
@@ -101,7 +102,7 @@ def publish_change(
             f"version {number} of {before.label} was taken, but version {proven.version} has replaced it "
             f"already; see who signed that: kt history {before.label}"
         )
-    document = lookup_document(published.lookup)
+    document = {**lookup_document(published.lookup), **show_vouched(output, client)}
     output.data({**document, "stands": published.stands, "signed": _proposal_document(proposed, profile)}, [])
 
 
@@ -136,15 +137,17 @@ def _submit(output: Output, client: Client, proposed: Proposal, profile: Sequenc
     receipt, number = client.submit(proposed.submission), proposed.submission.mutation.entry.version
     output.ok(f"version {number} of {proposed.before.label} is submitted; kt receipt says what became of it")
     document = {"label": proposed.before.label, "mutation": receipt.mutation, "verdict": receipt.verdict}
-    output.data({**document, "signed": _proposal_document(proposed, profile)}, [])
+    vouched = show_vouched(output, client)
+    output.data({**document, **vouched, "signed": _proposal_document(proposed, profile)}, [])
 
 
-def say_unchanged(output: Output, before: Lookup) -> None:
+def say_unchanged(output: Output, client: Client, before: Lookup) -> None:
     """Print that the present version is already the wanted one, so that nothing needs a signature."""
     number = None if before.entry is None else before.entry.version
     show_checks(output, before)
     output.ok(f"version {number} of {before.label} is like that already; nothing was signed")
-    output.data({**lookup_document(before), "stands": True, "signed": None}, [])
+    document = {**lookup_document(before), **show_vouched(output, client)}
+    output.data({**document, "stands": True, "signed": None}, [])
 
 
 def _proposed(client: Client, before: Lookup, profile: Sequence[ProfileKey], signing: Signing) -> Proposal:
