@@ -26,7 +26,7 @@ from kt_es.cli.output import (
     stop_on_signals,
 )
 from kt_es.client.transport import Transport
-from kt_es.config import Settings
+from kt_es.config import FILE_NAME, Settings
 from kt_es.config_cosign import cosigners_of
 from kt_es.errors import ConfigError, VerificationError
 from kt_es.formats.configs import verify_chain
@@ -140,7 +140,16 @@ def _trust(ca: Path | None) -> ssl.SSLContext:
 
 
 def _describe(output: Output, settings: Settings, frontend: Transport, interval: float) -> None:
-    """Print both logs with the signer key in force. Raises ``VerificationError`` for a foreign directory."""
+    """Print both logs with the signer key in force.
+
+    Raises ``ConfigError`` without a contact, and ``VerificationError`` for a foreign directory.
+    """
+    contact = settings.cosign.contact
+    if not contact:
+        raise ConfigError(
+            "operators of witnesses need somebody to write to: add a line such as "
+            f'contact = "ops (at) example.org" to [cosign] of {settings.base / FILE_NAME}'
+        )
     with closing(frontend):
         answer = frontend.get(DIRECTORY.path, frontend.deadline(PATIENCE))
     chain = decode_configs(decode_model(DirectoryBody, answer.body).configs)
@@ -151,7 +160,6 @@ def _describe(output: Output, settings: Settings, frontend: Transport, interval:
         )
     key, *announced = [each.raw for each in configs[-1].signer_keys]
     rate = math.ceil(DAY / interval)
-    contact = settings.cosign.contact or "not set: write `contact` into [cosign] of kt.toml"
     logs: list[dict[str, Any]] = [
         {
             "vkey": verifier_key(origin, key).encode(),

@@ -53,6 +53,11 @@ def test_a_policy_that_cannot_be_asked(settings: Path, text: str, problem: str) 
     assert problem in refused(settings, "--policy", str(path), "--data", str(settings.parent / "cosign"))
 
 
+def test_a_description_without_a_contact_is_not_made(settings: Path) -> None:
+    problem = refused(settings, "--describe")
+    assert f'contact = "ops (at) example.org" to [cosign] of {settings}' in problem
+
+
 def test_a_missing_policy_is_named(settings: Path) -> None:
     assert "nowhere cannot be read" in refused(settings, "--policy", str(settings.with_name("nowhere")))
 
