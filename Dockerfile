@@ -23,7 +23,8 @@ ENV PATH=/opt/kt/bin:/usr/local/lib/kt-es:$PATH \
     KT_SIGNER_DATA=/data \
     KT_FRONTEND_DATA=/data \
     KT_FRONTEND_LISTEN=0.0.0.0:8080 \
-    KT_MONITOR_DATA=/data
+    KT_MONITOR_DATA=/data \
+    KT_COSIGN_DATA=/data
 USER kt
 WORKDIR /data
 ENTRYPOINT ["kt"]

@@ -22,7 +22,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 def test_every_command_in_it_exists() -> None:
     commands = re.findall(r"^ +command: (\[.*\])$", COMPOSE, re.MULTILINE)
-    assert len(commands) == 11
+    assert len(commands) == 12
     for command in commands:
         check_words(json.loads(command))
 
@@ -90,7 +90,7 @@ def test_compose_accepts_it() -> None:
     if compose is None:
         pytest.skip("neither `docker compose` nor `docker-compose` is installed")
     named = sorted(set(re.findall(r"profiles: \[([a-z]+)\]", COMPOSE)))
-    assert named == ["metrics", "shared"]
+    assert named == ["cosign", "metrics", "shared"]
     profiles = [word for name in named for word in ("--profile", name)]
     checked = subprocess.run(
         [*compose, "-f", str(ROOT / "docker-compose.yml"), *profiles, "config", "-q"],

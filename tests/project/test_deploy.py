@@ -142,7 +142,7 @@ def service(name: str) -> str:
 @pytest.mark.parametrize(
     ("name", "kept"),
     [
-        *((name, "kept") for name in ("signer", "frontend1", "frontend2", "monitor")),
+        *((name, "kept") for name in ("signer", "frontend1", "frontend2", "monitor", "cosign")),
         *(
             (f"shared-{name}", "kept-shared")
             for name in ("signer", "standby", "frontend1", "frontend2", "monitor")

@@ -1,4 +1,4 @@
-"""``kt up``: run node, signer, front end and monitor as processes, until interrupted."""
+"""``kt up``: run node, signer, front end, monitor and ``kt cosign`` as processes, until interrupted."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def up_command(
 ) -> int:
     """Run a whole directory on this machine. If --data has none, make one first.
 
-    A process that dies is reported and started again. Interrupt to stop.
+    If [cosign] of kt.toml names a policy, its witnesses are asked as well. A process that dies is reported
+    and started again. Interrupt to stop.
     """
     configure_logs("up", "json" if verbose else "problems")
     output = output_of(context)
@@ -234,6 +235,10 @@ class RunningDirectory:
             supervisor.start("monitor", (*common, "monitor", "--log", log))
             self._wait(stop, "the front end", lambda: supervisor.listens(frontend) and self._ready())
             if not stop.is_set():
+                if settings.cosign.policy is not None:
+                    # After the front end, which gives the proofs, and runs whatever becomes of the witnesses.
+                    server = settings.cosign.server or self._url
+                    supervisor.start("cosign", (*common, "cosign", "--log", log, "--server", server))
                 self.output.ok(f"{settings.origin} is served at {self._url}")
                 self.output.note(f"  verify with  {settings.key}")
                 self.output.data(
