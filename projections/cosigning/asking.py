@@ -10,6 +10,7 @@ from __future__ import annotations
 import ssl
 import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -139,9 +140,10 @@ class WitnessClient:
             except MalformedError as error:
                 return Refused("lie", f"its 409 {error.problem}")
         said = body[:_SHOWN].decode("utf-8", "replace").strip()
-        return Refused(
-            str(status), f"{status} {_MEANINGS.get(status, 'refused')}: {said}", _wait(status, response)
-        )
+        if response.has_redirect_location:
+            said = without_password(response.headers["location"][:_SHOWN])
+        meaning = _MEANINGS.get(status) or _meaning(response)
+        return Refused(str(status), f"{status} {meaning}: {said}", _wait(status, response))
 
     def _cosignature(self, note: str, body: bytes) -> WitnessSignature:
         """Return the first cosignature by ``key``. Lines by other keys are ignored, as the protocol asks."""
@@ -164,6 +166,13 @@ _MEANINGS: Final = {
 }
 
 
+def _meaning(response: httpx.Response) -> str:
+    """Return the sentence for a status that the protocol does not have."""
+    if response.has_redirect_location:
+        return "it is at another address, which is not followed; change the URL in the policy if it is right"
+    return "it is broken" if response.is_server_error else "it is no witness at this address; see its URL"
+
+
 def _bounded(response: httpx.Response, deadline: float) -> bytes:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise MalformedError("answer", "it answered compressed, though that was not asked for")
@@ -180,7 +189,14 @@ def _bounded(response: httpx.Response, deadline: float) -> bytes:
 
 
 def _wait(status: int, response: httpx.Response) -> float:
+    """Return the seconds of ``Retry-After``, which may be a date (RFC 9110, section 10.2.3)."""
     value = response.headers.get("retry-after", "")
-    if status not in (429, 503) or not (value.isascii() and value.isdigit() and len(value) < 10):
+    if status not in (429, 503) or not value.isascii():
         return 0.0
-    return min(float(value), LONGEST_WAIT)
+    if value.isdigit() and len(value) < 10:
+        return min(float(value), LONGEST_WAIT)
+    try:
+        seconds = parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_WAIT)

@@ -155,8 +155,9 @@ def test_no_lie_is_published(tmp_path: Path, lie: tuple[Answer, str]) -> None:
         (409, "another root of the same size"),
         (422, "consistency proof does not verify"),
         (429, "asked too often"),
-        (301, "refused"),
-        (500, "refused"),
+        (301, "change the URL in the policy if it is right: http://elsewhere.test/"),
+        (204, "it is no witness at this address"),
+        (500, "it is broken"),
     ],
 )
 def test_every_status_has_its_sentence(status: int, sentence: str) -> None:
@@ -181,7 +182,10 @@ def test_a_witness_may_ask_to_be_left_alone(tmp_path: Path) -> None:
     found = ask(made)
     assert isinstance(found, Refused)
     assert found.wait == asking.LONGEST_WAIT
-    for value in ("-1", "soon", "1" * 30):
+    dated = ask(witness(told(503, retry_after="Thu, 01 Jan 2099 00:00:00 GMT")))
+    assert isinstance(dated, Refused)
+    assert dated.wait == asking.LONGEST_WAIT
+    for value in ("-1", "soon", "1" * 30, "Thu, 01 Jan 1998 00:00:00 GMT", "Thu, 99 Jan 1998 00:00:00 GMT"):
         refused = ask(witness(told(503, retry_after=value)))
         assert isinstance(refused, Refused)
         assert refused.wait == 0
