@@ -15,6 +15,7 @@ from kt_es.cli.addresses import free_address
 from kt_es.cli.operators.init import NewDirectory, write_directory
 from tests.contracts.certificates import certify, trusting
 from tests.e2e.processes import ORIGIN, SHORT, Running, Stranger, running_up, until
+from tests.e2e.test_witnesses import OwnWitness
 
 pytestmark = pytest.mark.e2e
 
@@ -52,13 +53,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     certified = certify(folder)
     text = (made.base / "kt.toml").read_text()
     where = {}
-    for process in ("signer", "monitor"):
+    text += "\n[cosign]\npolicy = 'policy'\n"
+    for process in ("signer", "monitor", "cosign"):
         free = free_address()
         where[process] = f"http://{free}/metrics"
         text = text.replace(f"[{process}]\n", f'[{process}]\nmetrics = "{free}"\n')
     tls = f'tls_cert = "{certified.certificate}"\ntls_key = "{certified.key}"\n'
     (made.base / "kt.toml").write_text(text.replace("[frontend]\n", f"[frontend]\n{tls}"))
     with ExitStack() as stack:
+        witness = OwnWitness(folder / "witness", "--log", made.key)
+        stack.callback(witness.stop)
+        (vkey,), url = witness.serving["vkeys"], witness.serving["url"]
+        (made.base / "policy").write_text(f"witness own {vkey} {url}\nquorum own\n")
         up = stack.enter_context(running_up(folder / "data", *SHORT))
         assert up.url.startswith("https://")
         where["frontend"] = f"{up.url}/metrics"
@@ -81,11 +87,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
                 return {name: client.get(url).text for name, url in where.items()}
 
             until(lambda: "kt_monitor_verdicts_total{" in read()["monitor"], "the monitor has verified")
+            until(lambda: 'result="cosigned"' in read()["cosign"], "the witness has cosigned")
             yield read()
 
 
 def test_every_metric_of_the_dashboard_and_the_alerts_exists(pages: dict[str, str]) -> None:
-    assert pages.keys() == {"signer", "monitor", "frontend", "node"}
+    assert pages.keys() == {"signer", "monitor", "cosign", "frontend", "node"}
     shown = set().union(*(names(page) for page in pages.values()))
     asked = {name for expression in expressions() for name in NAME.findall(expression)}
     assert len(asked) > 30
