@@ -41,7 +41,7 @@ from projections.monitor_metrics import MonitorMetrics
 from projections.monitor_sources import LogSource, Source, TileAddress, TileSource
 from projections.quorums import Quorums, watching_quorums
 from projections.status.board import Board, Monitored
-from projections.unproven import kept_unproven
+from projections.unproven import keeping_unproven, kept_unproven
 from projections.webhooks import Webhooks
 
 # Seconds that metrics with the alarm are served before the process ends, so that some scrapes see it.
@@ -143,6 +143,7 @@ def serve(
                 gossiping(gossip, settings.also_interval, ending),
                 watching_quorums(quorums, settings.also_interval, ending),
                 cosigning(settings.cosigner, ledger, ending, board.show, metrics),
+                keeping_unproven(settings.data),
             ):
                 source.follow(ledger, listener, ending, outage)
         except WRONG_LOG as error:

@@ -6,16 +6,41 @@ they are kept in the data directory, and every later start compares them again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from kt_es.client.elsewhere import SavedCheckpoint
 from kt_es.crypto.hashes import sha256
+from kt_es.errors import DivergenceError
 from kt_es.formats.heads import LogName
 from kt_es.process.files import create_file
 
 FOLDER: Final = "unproven"
+
+
+class UnprovenError(DivergenceError):
+    """The directory signed ``checkpoint``, of ``size`` leaves of another ``log`` than was verified here."""
+
+    def __init__(self, problem: str, log: LogName, size: int, checkpoint: bytes) -> None:
+        super().__init__(problem, log, size, checkpoint)
+        self.log = log
+        self.size = size
+        self.checkpoint = checkpoint
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@contextmanager
+def keeping_unproven(data: Path | None) -> Iterator[None]:
+    """Keep the checkpoint below ``data`` if the block raises ``UnprovenError``, and say so in the error."""
+    try:
+        yield
+    except UnprovenError as error:
+        kept = keep_unproven(data, error.log, error.size, error.checkpoint)
+        raise DivergenceError(f"{error}; {kept}") from None
 
 
 def keep_unproven(data: Path | None, log: LogName, size: int, checkpoint: bytes) -> str:

@@ -13,13 +13,20 @@ where the checkpoint ends.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
 
-from kt_es.errors import DivergenceError, MalformedError, RollbackError, UnavailableError, VerificationError
+from kt_es.errors import (
+    DivergenceError,
+    EquivocationError,
+    MalformedError,
+    RollbackError,
+    UnavailableError,
+    VerificationError,
+)
 from kt_es.eventstore.streams import Event
 from kt_es.formats.heads import HeadEvent, SignedMapHead, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.notes import verifier_key
@@ -33,6 +40,7 @@ from kt_es.merkle.tiled import TiledLog
 from projections.tiles.comparing import Lag, contradicting_log, contradicting_log_of_heads, earlier_state
 from projections.tiles.reading import Shown, TiledLogs
 from projections.tiles.server import Tiles
+from projections.unproven import UnprovenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +161,7 @@ class TiledReplay:
         epoch at which the checkpoint ends is under the config with that key, and the replay of this epoch
         verifies the signature.
         """
-        origin, committed = shown.said.origin, self.ledger.committed
-        keys = {self.ledger.pinned.raw}
-        if committed.epoch:
-            keys = {signed.config.signer_key.raw for signed in config_chain(self.ledger, committed)}
+        origin, keys = shown.said.origin, self._keys()
         ids = {verifier_key(origin, key).key_hash for key in keys}
         lines = tuple(line for line in shown.note.signatures if line.name == origin)
         known = tuple(line for line in lines if line.key_hash in ids)
@@ -174,18 +179,32 @@ class TiledReplay:
                 ) from None
         return text
 
+    def _keys(self) -> Set[bytes]:
+        """Return the signer keys that are known here."""
+        if not self.ledger.committed.epoch:
+            return {self.ledger.pinned.raw}
+        chain = config_chain(self.ledger, self.ledger.committed)
+        return {signed.config.signer_key.raw for signed in chain}
+
     def _contradicted(self, shown: Shown, text: str, size: int, tiled: TiledLog | None = None) -> NoReturn:
         """Raise the error for a log whose first ``size`` leaves are not those that were verified here."""
+        error: DivergenceError | EquivocationError
         if shown.log == "mutations":
-            raise contradicting_log(self.ledger, self._logs.url, text, shown.said, size)
-        raise contradicting_log_of_heads(
-            self.ledger,
-            text,
-            size,
-            tiled=lambda: tiled or self._logs.tiled(shown),
-            leaf=lambda number, log: self._logs.leaf("heads", log, number),
-            url=self._logs.url,
-        )
+            error = contradicting_log(self.ledger, self._logs.url, text, shown.said, size)
+        else:
+            error = contradicting_log_of_heads(
+                self.ledger,
+                text,
+                size,
+                tiled=lambda: tiled or self._logs.tiled(shown),
+                leaf=lambda number, log: self._logs.leaf("heads", log, number),
+                url=self._logs.url,
+            )
+        if isinstance(error, DivergenceError):
+            with suppress(VerificationError):
+                open_checkpoint(text, shown.said.origin, self._keys())
+                error = UnprovenError(str(error), shown.log, shown.said.size, text.encode())
+        raise error
 
     def _epochs(
         self, heads: _Seen, log: TiledLog, mutations: _Seen, on_head: Callable[[], None]

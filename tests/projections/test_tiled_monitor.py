@@ -25,6 +25,7 @@ from tests import builders as b
 from tests.projections.test_monitor_clock import at
 from tests.reference.clocks import Clock
 from tests.reference.forks import first_epochs, story
+from tests.reference.shown import published
 from tests.reference.signed_streams import SignedStreams
 from tests.reference.signing import NAMES, wait_until
 from tests.reference.static_servers import web_server
@@ -157,6 +158,27 @@ def test_it_finds_forks_and_has_the_evidence(site: tuple[Site, str], tmp_path: P
     shown.show(story(*NAMED))
     with monitoring(url, data) as ended:
         assert "proven before" in str(ended.exception(30))
+
+
+def test_half_of_a_proof_that_its_own_server_shows_is_kept(site: tuple[Site, str], tmp_path: Path) -> None:
+    (shown, url), data = site, tmp_path / "data"
+    shown.show(story(*NAMED))
+    with following(url, data) as wait:
+        wait("verified", 3)
+    theirs = story("alice", "eve")
+    shown.show(theirs)
+    for path in (tmp_path / "www/2/heads/tile").rglob("000.p/*"):
+        path.unlink()
+    for _ in range(2):
+        # The file alone raises it again, when the server shows the log that was verified first.
+        with monitoring(url, data) as ended:
+            error = ended.exception(30)
+        assert isinstance(error, DivergenceError)
+        assert "another log of" in str(error)
+        assert "each start compares it again" in str(error)
+        shown.show(story(*NAMED))
+    (kept,) = (data / "unproven").iterdir()
+    assert kept.read_bytes() == published(theirs, 2)["heads"]
 
 
 def test_a_server_that_stays_behind_was_rolled_back(site: tuple[Site, str], tmp_path: Path) -> None:

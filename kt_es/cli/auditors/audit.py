@@ -32,6 +32,7 @@ from projections.auditor import AuditReport, audit, audit_epochs
 from projections.monitor_sources import TILE_TIMEOUT
 from projections.tiles.following import replayed_tiles
 from projections.tiles.server import Tiles
+from projections.unproven import keeping_unproven
 
 
 def directory_options(
@@ -144,7 +145,8 @@ def audit_command(
         if url is None:
             report = run_audit(output, settings, opened, ledger, queue)
         else:
-            report = _audit_tiles(output, settings, tiles, ledger, patience)
+            with keeping_unproven(data):
+                report = _audit_tiles(output, settings, tiles, ledger, patience)
         own = None if url is None else stack.enter_context(closing(where.place(settings.origin)))
         compared = compared_with(output, also, settings.origin, ledger, own=own, data=data)
         root = ledger.committed.root
