@@ -179,6 +179,9 @@ class MonitorCosigner:
             # A replay from tiles has the checkpoints of some epochs only.
             return None
         signers = {signed.config.signer_key.raw for signed in config_chain(self._ledger, committed)}
+        if self._ledger.pinned.raw not in signers:
+            # It may be another directory's log. The replay says so at its end.
+            return None
         self._witness.logs = {origin: _keys(origin, signers) for origin in self._origins.values()}
         shown = self._witness.monitored(origin_hash(self._origins[log]))
         old = 0

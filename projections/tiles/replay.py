@@ -32,7 +32,7 @@ from kt_es.formats.heads import HeadEvent, SignedMapHead, heads_origin, mutation
 from kt_es.formats.notes import verifier_key
 from kt_es.formats.queue import RECORDS, Record, RecordPacker, closes_epoch
 from kt_es.ledger.head_events import check_checkpoints, config_of, sealed
-from kt_es.ledger.ledger import Ledger, config_chain, last_head
+from kt_es.ledger.ledger import Ledger, check_pinned, config_chain, last_head
 from kt_es.ledger.replay import EpochReplay, ReplayedEpoch
 from kt_es.ledger.verifiers import Verifiers
 from kt_es.merkle.log import LogState
@@ -128,7 +128,16 @@ class TiledReplay:
             self.is_current = True
         else:
             yield from self._epochs(heads, heads.tiled, mutations, on_head)
+        if not self.is_current:
+            self._check_pinned()
         self._lag.ends()
+
+    def _check_pinned(self) -> None:
+        """Let nobody put off for ever the comparison of the key, which is due where the logs end."""
+        try:
+            check_pinned(self.ledger)
+        except DivergenceError as error:
+            self._lag.behind(error)
 
     def _seen(self, shown: Shown, ours: LogState) -> _Seen:
         """Verify what is known of a checkpoint now. Its log must begin with ``ours``."""

@@ -100,6 +100,25 @@ def test_nothing_is_cosigned_before_the_replay_is_where_it_was(tmp_path: Path) -
             thread.join()
 
 
+class Once(threading.Event):
+    """Is set at the end of the first round."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.set()
+        return True
+
+
+def test_nothing_is_cosigned_before_the_pinned_key_is_in_the_chain(tmp_path: Path) -> None:
+    store = story("alice").ledger.store
+    with cosigner(tmp_path, Ledger(store, b.ORIGIN, b.public(b.private_key("eve")))) as made:
+        made.run(Once(), 60.0)
+        assert made.page("heads") is None
+        assert made.page("mutations") is None
+    with cosigner(tmp_path, Ledger(store, b.ORIGIN, b.SIGNER_KEY)) as made:
+        made.run(Once(), 60.0)
+        assert shown(made, "heads") == (1, {NAME})
+
+
 @pytest.mark.parametrize("users", [("alice", "dave"), ("alice", "dave", "erin")])
 def test_another_history_than_was_cosigned_is_evidence(tmp_path: Path, users: tuple[str, ...]) -> None:
     with cosigner(tmp_path, story("alice", "bob").ledger) as made:

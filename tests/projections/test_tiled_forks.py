@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from kt_es.errors import (
+    DivergenceError,
     EquivocationError,
     RollbackError,
     UnavailableError,
 )
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
+from kt_es.ledger.tables import FAMILIES
 from kt_es.ledger.verifiers import Verifiers
 from projections.tiles.comparing import Lag
 from projections.tiles.replay import TiledReplay
 from projections.unproven import UnprovenError
+from tests import builders as b
 from tests.reference.clocks import Clock
 from tests.reference.forks import first_epochs, story
 from tests.reference.signing import new_ledger
@@ -130,3 +135,30 @@ def test_a_server_that_turns_to_another_log_while_it_is_read_is_convicted(reads:
     assert "signed two different heads" in (found := convict(Evidence.decode(error.evidence))) or (
         "a checkpoint name two different logs" in found
     )
+
+
+def test_logs_that_never_end_do_not_put_off_the_comparison_of_the_key(tmp_path: Path) -> None:
+    """Each time the log of mutations ends an epoch before the log of heads, and both have grown."""
+    streams, clock = story(*NAMED, "dave"), Clock()
+    for epochs in range(1, 5):
+        exported(tmp_path / "grown", first_epochs(streams, epochs))
+        exported(tmp_path / str(epochs), first_epochs(streams, epochs))
+    tiles = FolderTiles(tmp_path / "grown")
+    shown = [0]
+
+    def behind(name: str, data: bytes) -> bytes:
+        if not name.endswith("/checkpoint"):
+            return data
+        return (tmp_path / str(shown[0] - name.startswith("mutations")) / name).read_bytes()
+
+    tiles.change = behind
+    ledger = Ledger(MemoryStore(FAMILIES), b.ORIGIN, b.public(b.private_key("eve")))
+    source = TiledReplay(tiles, ledger, lambda _: None, Verifiers.none(), Lag(lambda: 60.0, clock))
+    with closing(source):
+        for shown[0] in (2, 3):
+            with pytest.raises(UnavailableError, match="never was a signer key"):
+                list(source.look())
+        clock.now += 60.0
+        shown[0] = 4
+        with pytest.raises(DivergenceError, match="never was a signer key"):
+            list(source.look())
