@@ -8,7 +8,6 @@ an older memory: it must not be used, a new key takes its place.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -20,7 +19,7 @@ from typing import Final
 
 from kt_es.crypto.mldsa import MlDsaKey, is_available
 from kt_es.crypto.signatures import ED25519, PrivateKey
-from kt_es.errors import ConfigError, DivergenceError, LockedError, MalformedError, VerificationError
+from kt_es.errors import ConfigError, DivergenceError, MalformedError, VerificationError
 from kt_es.formats.cosignatures import (
     COSIGNATURE_ML_DSA,
     MAX_NAME,
@@ -33,6 +32,7 @@ from kt_es.formats.heads import Checkpoint
 from kt_es.formats.notes import Note, NoteSignature, parse_note
 from kt_es.formats.witnessing import origin_hash, witnessed
 from kt_es.process.files import create_file, read_key, replace_file, sync_directory
+from kt_es.process.folders import one_process
 from kt_es.process.space import unwritable
 
 KEY: Final = "key.pem"
@@ -94,23 +94,12 @@ def opened(
         ConfigError: The name is missing, malformed or another one, or the key lacks its memory.
         LockedError: Another process uses the folder.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise unwritable(folder, error) from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise LockedError(f"another witness runs with {folder}: stop it first") from None
+    with one_process(folder, "witness"):
         if not (folder / NAME).exists():
             _begin(folder, name, random, option)
         if ml_dsa:
             _add_ml_dsa(folder, random)
         yield _existing(folder, name)
-    finally:
-        os.close(lock)
 
 
 def _begin(folder: Path, name: str | None, random: Callable[[int], bytes], option: str) -> None:

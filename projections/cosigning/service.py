@@ -26,6 +26,7 @@ from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
 from kt_es.formats.cosignatures import CosignerKey
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.process.exposition import exposed
+from kt_es.process.folders import one_process
 from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Reload, reloading
 from kt_es.server.cosigning import COSIGNED
@@ -82,6 +83,7 @@ def serve(
 
     Raises:
         ConfigError: The data directory, a URL or the connection string cannot be used.
+        LockedError: Another process uses the data directory.
         KtError: The event log denies the right to write cosignatures.
     """
     connect = connect or Connector(settings.log)
@@ -89,6 +91,7 @@ def serve(
     metrics = CosignMetrics()
     outage = Outage("cosign", _LOG, on_begin=metrics.outage)
     with ExitStack() as stack:
+        stack.enter_context(one_process(settings.data, "kt cosign"))
         memory = Memory(settings.data)
         frontend = stack.enter_context(closing(Transport(settings.server, verify=verify)))
         witnesses = [

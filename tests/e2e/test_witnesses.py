@@ -137,6 +137,8 @@ class Cosigned:
 
 def cosigning(up: Up, folder: Path, *words: str | Path) -> Running:
     where = ("-c", up.settings, "cosign", "--log", up.log_uri, "--interval", "0.2", *words)
+    # That of kt.toml belongs to the kt cosign that kt up runs.
+    where += ("--data", folder / "asked")
     return Running(folder / "cosign.log", *where)
 
 

@@ -9,9 +9,10 @@ from click.testing import CliRunner
 
 from kt_es.cli.main import cli
 from kt_es.config import Settings, dump_settings, load_settings
-from kt_es.errors import ConfigError
+from kt_es.errors import ConfigError, LockedError
 from kt_es.formats.cosignatures import CosignerKey
 from kt_es.formats.notes import verifier_key
+from kt_es.process.folders import one_process
 from tests import builders as b
 
 WITNESS = CosignerKey("witness.example.org/w1", b.private_key("w").public)
@@ -71,6 +72,17 @@ def test_a_damaged_memory_is_named(settings: Path) -> None:
         (data / "witnesses.json").write_text(content)
         problem = refused(settings, "--policy", str(path), "--data", str(data))
         assert "remove it: the witnesses know what they have cosigned" in problem
+
+
+def test_its_data_belong_to_one_process(settings: Path) -> None:
+    path = settings.with_name("policy")
+    path.write_text(f"witness w {WITNESS.vkey} http://127.0.0.1:9\nquorum w\n")
+    words = ["-c", str(settings), "cosign", "--policy", str(path)]
+    with (
+        one_process(settings.with_name("cosign"), "kt cosign"),
+        pytest.raises(LockedError, match="another kt cosign runs with"),
+    ):
+        CliRunner().invoke(cli, words, catch_exceptions=False)
 
 
 def test_front_ends_know_witnesses_and_monitors_of_kt_toml(settings: Path) -> None:
