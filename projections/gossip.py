@@ -83,6 +83,7 @@ class Gossip:
         agreed: Callable[[str, int], None] = lambda *_: None,
         own: Place | None = None,
         data: Path | None = None,
+        logs: bool = True,
     ) -> None:
         """Compare with ``sources``.
 
@@ -95,7 +96,9 @@ class Gossip:
             own: Who shows the log that is verified here, asked for a signed statement that is not kept
                 here; None if all are. The caller closes it.
             data: The data directory, where half of a proof is kept; None for none.
+            logs: Log what is found, for a process. A command says it itself.
         """
+        self._logs = logs
         self._own = own
         self._data = data
         self._ledger = ledger
@@ -139,6 +142,8 @@ class Gossip:
         except (UnavailableError, MalformedError, VerificationError) as error:
             place.known = replace(before, problem=str(error))
         after = place.known
+        if not self._logs:
+            return
         if after.problem and after.problem != before.problem:
             _LOG.warning("not compared", url=after.url, problem=after.problem)
         elif after.agreed is not None and (before.agreed is None or before.problem):
@@ -277,7 +282,7 @@ def compare_once(
 
     Raises ``EquivocationError``, and ``DivergenceError`` for another signed log that nothing proves.
     """
-    gossip = Gossip(sources, ledger, now, own=own, data=data)
+    gossip = Gossip(sources, ledger, now, own=own, data=data, logs=False)
     gossip.ask()
     gossip.compare_ahead()
     return gossip.neighbours

@@ -183,12 +183,14 @@ def test_the_settings_name_places_and_webhooks(tmp_path: Path) -> None:
 def test_an_audit_compares_once() -> None:
     shown, other = Shown(), Shown()
     shown.show(OURS, 2)
-    with compared(shown, 3) as two, showing(other) as silent:
+    with compared(shown, 3) as two, showing(other) as silent, capture_logs() as said:
         places = [two.place, Elsewhere(silent, b.ORIGIN)]
         first, second = compare_once(places, two.ledger, lambda: 7)
         places[1].close()
     assert (first.agreed, first.heads, first.problem) == (7, 2, "")
     assert (second.agreed, second.problem[-17:]) == (None, "check the address")
+    # The command says it.
+    assert said == []
 
 
 def test_a_monitor_ends_with_evidence_that_it_posts_until_it_is_accepted(tmp_path: Path) -> None:
