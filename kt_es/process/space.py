@@ -41,7 +41,8 @@ def unwritable(path: Path, error: OSError | sqlite3.Error) -> KtError:
     """Return the error for a ``path`` that cannot be written: the disk is full, or the path is wrong."""
     if is_full(error):
         return DiskFullError(path)
-    return ConfigError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}")
+    problem = getattr(error, "strerror", None) or error
+    return ConfigError(f"{path} cannot be written: {problem}; make it writable, or name another path")
 
 
 def has_space(directory: Path, size: int) -> bool:

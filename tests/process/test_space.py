@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.errors import KtError
-from kt_es.process.space import has_space, is_full
+from kt_es.errors import ConfigError, KtError
+from kt_es.process.space import has_space, is_full, unwritable
 
 
 def _full_database() -> sqlite3.Error:
@@ -56,6 +56,14 @@ def test_a_full_disk_is_one(error: Exception) -> None:
 )
 def test_a_broken_disk_is_none(error: Exception) -> None:
     assert not is_full(error)
+
+
+def test_a_path_that_cannot_be_written_says_what_to_do() -> None:
+    error = unwritable(Path("/srv/tiles"), OSError(errno.EROFS, "Read-only file system"))
+    assert isinstance(error, ConfigError)
+    assert str(error) == (
+        "/srv/tiles cannot be written: Read-only file system; make it writable, or name another path"
+    )
 
 
 def test_space_is_found_by_writing_and_nothing_is_left(tmp_path: Path) -> None:
