@@ -7,7 +7,7 @@ import os
 import socket
 from contextlib import ExitStack
 
-from kt_es.config_tables import Address
+from kt_es.config.tables import Address
 from kt_es.errors import ConfigError
 
 # A name such as localhost has addresses that this machine does not have: IPv6 may be switched off.

@@ -30,7 +30,7 @@ from kt_es.process.logs import configure, takes_words, words
 from kt_es.process.signals import stop_event
 
 if TYPE_CHECKING:
-    from kt_es.config import Settings
+    from kt_es.config.settings import Settings
 
 MAX_SHOWN = 16 * 1024
 """Characters of one line. The largest key that is shown has about 3,000."""
@@ -183,7 +183,7 @@ def settings_of(context: click.Context, log: str | None = None) -> Settings:
     """
     path = config_path(context)
     require("server", f"reading {path}")
-    from kt_es.config import load_settings
+    from kt_es.config.settings import load_settings
 
     settings = load_settings(path)
     log = log or running_up(settings.base).get("log")

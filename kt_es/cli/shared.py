@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kt_es.config import FILE_NAME, Settings
+from kt_es.config.settings import FILE_NAME, Settings
 from kt_es.errors import ConfigError
 from kt_es.eventstore.streams import EventLog
 from kt_es.ledger.adoption import Adoption

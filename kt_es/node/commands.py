@@ -20,7 +20,7 @@ from kt_es.cli.addresses import address
 from kt_es.cli.options import Number
 from kt_es.cli.output import Output, config_path, configure_logs, logs_of, output_of, stop_on_signals
 from kt_es.cli.supervisor import tell_parent
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.limits import BOUNDS, MAX_INT, Bound, NodeLimits, spelled
 

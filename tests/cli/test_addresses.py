@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from kt_es.cli.addresses import free_address, free_addresses
-from kt_es.config_tables import Address
+from kt_es.config.tables import Address
 from kt_es.errors import ConfigError
 
 ANYWHERE = Address(host="127.0.0.1", port=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kt_es import extras
-from kt_es.config import FILE_NAME, Settings, load_settings
+from kt_es.config.settings import FILE_NAME, Settings, load_settings
 from kt_es.errors import ConfigError
 from kt_es.ledger.cassandra_settings import CassandraSettings
 from kt_es.process.log_filters import without_password

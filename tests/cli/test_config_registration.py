@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.config import FILE_NAME, load_settings
+from kt_es.config.settings import FILE_NAME, load_settings
 from kt_es.errors import ConfigError
 from kt_es.server.registration.settings import ANYBODY, RegistrationSettings
 from kt_es.server.registration.tokens import write_tokens

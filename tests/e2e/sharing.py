@@ -15,7 +15,7 @@ from kt_es.api.operations import JSON_MEDIA
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME, load_settings
+from kt_es.config.settings import FILE_NAME, load_settings
 from kt_es.ledger.cassandra_tables import ABOUT, PARTITIONS, Table
 from tests.e2e.processes import Running, Stranger, account
 from tests.reference.cassandra import connected

@@ -7,8 +7,8 @@ import shutil
 import signal
 from pathlib import Path
 
-from kt_es.config import dump_settings, load_settings
-from kt_es.config_tables import SignerTable
+from kt_es.config.settings import dump_settings, load_settings
+from kt_es.config.tables import SignerTable
 from kt_es.formats.entries import OPENING, OPENING_ERASED, Opening
 from tests.e2e.processes import NAMES, Running, Stranger, Up, heads_of, log_at, running_up, until
 

@@ -19,7 +19,7 @@ import pytest
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.formats.notes import encode_base64
 from tests.builders import private_key
 from tests.e2e.processes import Running, Stranger, account, heads_of, log_at, until

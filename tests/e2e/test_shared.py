@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.cli.operators.init import NewDirectory, write_directory
-from kt_es.config_tables import NodeTable
+from kt_es.config.tables import NodeTable
 from kt_es.merkle.pages import decode_page, encode_page
 from tests.builders import private_key
 from tests.e2e.processes import ORIGIN, Running, Stranger, account, import_accounts, running_up, until

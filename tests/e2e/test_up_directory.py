@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.process.files import replace_file
 from tests.e2e.processes import ANYWHERE, SHORT, Stranger, Up, is_alive, running_up, until
 

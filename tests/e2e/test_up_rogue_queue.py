@@ -10,7 +10,7 @@ from pathlib import Path
 import cbor2
 import pytest
 
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.formats.entries import Mutation, Signature

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from kt_es.cli.main import cli
 from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.cli.operators.up import node_arguments
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.errors import ConfigError, KtError
 from kt_es.node import server
 from kt_es.node.limits import BOUNDS, NodeLimits, spelled

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from tests.reference.command_line import check_words, variables
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from kt_es.client.elsewhere import Elsewhere
 from kt_es.client.trusted import Pinned
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.errors import ConfigError, EquivocationError, UnavailableError
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence

@@ -11,7 +11,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from kt_es.client.trusted import Pinned
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.epochs import Standing
 from kt_es.errors import CannotTellError, UnavailableError
 from kt_es.ledger.rows import Committed

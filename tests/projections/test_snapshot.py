@@ -12,7 +12,7 @@ import pytest
 
 from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME
+from kt_es.config.settings import FILE_NAME
 from kt_es.errors import ConfigError, DivergenceError, KtError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead

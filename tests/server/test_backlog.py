@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.client.trusted import Pinned
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.queue import EPOCH_MARKER, MAX_EVENT_ITEMS, MUTATIONS, encode_mutations

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from kt_es.api.cosigned import MAX_COSIGNED
 from kt_es.client.trusted import Pinned
-from kt_es.config_cosign import CosignTable
+from kt_es.config.cosign import CosignTable
 from kt_es.eventstore.streams import ANY, Event, EventLog, Subscription, content_event
 from kt_es.evidence import convict
 from kt_es.formats.cosignatures import MAX_COSIGNED_NOTE, CosignerKey, cosign, read_cosigned

@@ -8,8 +8,8 @@ import pytest
 
 from kt_es.cli.operators.processes import limits_of
 from kt_es.client.trusted import Pinned
-from kt_es.config import load_settings
-from kt_es.config_tables import FrontendTable
+from kt_es.config.settings import load_settings
+from kt_es.config.tables import FrontendTable
 from kt_es.errors import ConfigError
 from kt_es.server.limits import DEFAULT_LIMITS, networks_of
 from tests import builders as b

@@ -9,7 +9,7 @@ import pytest
 
 from kt_es.cli.operators.init import NewDirectory, begin_queue
 from kt_es.client.trusted import Pinned
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.errors import ConfigError, DivergenceError, KtError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG

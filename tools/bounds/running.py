@@ -12,7 +12,7 @@ from pathlib import Path
 from kt_es.cli.addresses import free_address
 from kt_es.cli.operators.init import NewDirectory, begin_queue, write_directory
 from kt_es.cli.supervisor import Supervisor
-from kt_es.config import FILE_NAME, Settings
+from kt_es.config.settings import FILE_NAME, Settings
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb import EsdbLog

@@ -15,7 +15,7 @@ from kt_es.client.history import read_history
 from kt_es.client.publishing import read_receipt
 from kt_es.client.trust import open_answer, verify_lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, begin
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.crypto import vrf
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import PrivateKey

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from kt_es.client.trusted import Pinned, begin
-from kt_es.config import Settings, dump_settings
+from kt_es.config.settings import Settings, dump_settings
 from kt_es.crypto.hashes import HASH_SIZE, log_leaf_hash
 from kt_es.formats.codec import encode
 from kt_es.formats.evidence import armored

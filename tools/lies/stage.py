@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from kt_es.client.states import KeyStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME, Settings, dump_settings
+from kt_es.config.settings import FILE_NAME, Settings, dump_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.process.clock import wall_clock
 from tools.lies import people

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.crypto.hashes import sha256
 from kt_es.eventstore.streams import Event, EventLog, NewEvent
 from kt_es.formats.entries import Mutation

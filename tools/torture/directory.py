@@ -25,7 +25,7 @@ from kt_es.cli.supervisor import PARENT_PIPE
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME
+from kt_es.config.settings import FILE_NAME
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.connecting import connect
 from tools.torture.proxy import Network

@@ -18,7 +18,7 @@ from kt_es.cli.auditors.tiled import from_option, refuse_without_from, tile_addr
 from kt_es.cli.options import NEW_FOLDER, also_option, event_log, is_named, log_option, patience_option
 from kt_es.cli.output import Output, at, config_path, output_of, settings_of
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME, Settings
+from kt_es.config.settings import FILE_NAME, Settings
 from kt_es.errors import CannotTellError, ConfigError, counted
 from kt_es.eventstore.streams import EventLog
 from kt_es.formats.heads import MapHead

@@ -10,7 +10,7 @@ import click
 
 from kt_es.cli.options import NEW_FOLDER, Number, event_log, log_option, patience_option
 from kt_es.cli.output import Output, output_of, settings_of, stop_on_signals
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.errors import UnavailableError, counted
 from kt_es.process.space import unwritable
 from projections.tiles.export import Exported, TileExport

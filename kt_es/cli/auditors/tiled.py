@@ -10,7 +10,7 @@ import click
 from kt_es.cli.options import ca_option, is_named, options
 from kt_es.cli.output import config_path, settings_of
 from kt_es.client.trusted import Pinned
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.errors import ConfigError
 from projections.monitor_sources import TileAddress
 

@@ -14,7 +14,7 @@ from kt_es.cli.options import Number, data_option, event_log, log_option, option
 from kt_es.cli.output import Output, output_of, settings_of
 from kt_es.cli.owners.signing import confirm, yes_option
 from kt_es.cli.shared import shared_ledger
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MapHead
 from signer.changes import Base, ConfigChanges, base_of, following, sign_change

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kt_es.cli.options import NEW_FOLDER, Number, also_option, options, policy_options
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.errors import ConfigError
 from projections.cosigning.monitoring import CosignerSettings
 

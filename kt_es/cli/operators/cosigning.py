@@ -26,8 +26,8 @@ from kt_es.cli.output import (
     stop_on_signals,
 )
 from kt_es.client.transport import Transport
-from kt_es.config import FILE_NAME, Settings
-from kt_es.config_cosign import cosigners_of
+from kt_es.config.cosign import cosigners_of
+from kt_es.config.settings import FILE_NAME, Settings
 from kt_es.errors import ConfigError, VerificationError
 from kt_es.formats.configs import verify_chain
 from kt_es.formats.heads import heads_origin, mutations_origin

@@ -16,8 +16,8 @@ from kt_es.cli.options import NEW_FOLDER, Number, given_options, options, patien
 from kt_es.cli.output import config_path, output_of
 from kt_es.cli.saving import write_private
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME, Settings, dump_settings, load_settings
-from kt_es.config_tables import FrontendTable, NodeTable
+from kt_es.config.settings import FILE_NAME, Settings, dump_settings, load_settings
+from kt_es.config.tables import FrontendTable, NodeTable
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import ConfigError, KtError, MalformedError, WrongRevisionError

@@ -23,7 +23,7 @@ from kt_es.cli.options import (
 from kt_es.cli.output import configure_logs, logs_of, output_of, settings_of, stop_on_signals
 from kt_es.cli.policies import read_policies
 from kt_es.cli.supervisor import tell_parent
-from kt_es.config_tables import FrontendTable
+from kt_es.config.tables import FrontendTable
 from kt_es.errors import ConfigError
 from kt_es.process.clock import switch_threads_soon
 from kt_es.server.limits import ClientLimits

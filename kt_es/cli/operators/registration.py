@@ -15,7 +15,7 @@ import click
 from kt_es.cli.options import NEW_FILE, Number, options
 from kt_es.cli.output import at, output_of, settings_of
 from kt_es.cli.saving import write_private
-from kt_es.config_registration import KEY_LENGTH, EmailTable
+from kt_es.config.registration import KEY_LENGTH, EmailTable
 from kt_es.errors import ConfigError, counted
 from kt_es.formats.registration import TOKENS, new_token
 from kt_es.process.space import unwritable

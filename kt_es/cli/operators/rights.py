@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.errors import StreamGoneError, WrongRevisionError
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.rights import (

@@ -28,7 +28,7 @@ from kt_es.cli.options import Reach, ca_option, event_log, is_named, log_option,
 from kt_es.cli.output import Output, config_path, output_of, running_up, settings_of
 from kt_es.cli.people.history import head_document
 from kt_es.client.heads import verify_freshness
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError, VerificationError
 from kt_es.eventstore.rights import READ, openings_acl
 from kt_es.formats.configs import Config

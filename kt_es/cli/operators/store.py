@@ -11,7 +11,7 @@ import click
 from kt_es.cli.options import FOLDER, event_log, log_option, patience_option
 from kt_es.cli.output import output_of, settings_of
 from kt_es.cli.shared import make_store, require_map, required_sharing, shared_ledger
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.errors import ConfigError, DivergenceError, counted
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger, check_pinned

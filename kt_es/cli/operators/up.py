@@ -29,8 +29,8 @@ from kt_es.cli.operators.init import (
 from kt_es.cli.options import NEW_FOLDER, given_options
 from kt_es.cli.output import STATE_FILE, Output, config_path, configure_logs, output_of, stop_on_signals
 from kt_es.cli.supervisor import Supervisor
-from kt_es.config import FILE_NAME, Settings, load_settings
-from kt_es.config_tables import Address, FrontendTable, NodeTable
+from kt_es.config.settings import FILE_NAME, Settings, load_settings
+from kt_es.config.tables import Address, FrontendTable, NodeTable
 from kt_es.errors import ConfigError, DiskFullError, KtError, LockedError, MisfitError, UnavailableError
 from kt_es.eventstore.connecting import connect
 from kt_es.node.stopped import has_users

@@ -25,7 +25,7 @@ from kt_es.formats.entries import PublicKey
 from kt_es.formats.erasures import Erasure, ErasureReason
 
 if TYPE_CHECKING:
-    from kt_es.config import Settings
+    from kt_es.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from structlog.processors import JSONRenderer
 
 from kt_es.cli.trials.bench_report import peak_memory
 from kt_es.cli.trials.limits import hashes_per_second
-from kt_es.config import load_settings
+from kt_es.config.settings import load_settings
 from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.errors import KtError
 from kt_es.eventstore.connecting import connect

@@ -11,7 +11,7 @@ from contextlib import closing
 
 from kt_es.api.codec import present_members
 from kt_es.api.operations import READY
-from kt_es.config_tables import Address
+from kt_es.config.tables import Address
 from kt_es.errors import KtError
 
 START_SECONDS = 120.0

@@ -31,7 +31,7 @@ from kt_es.cli.trials.scale import FILLER, MUTATION_BYTES, ScaleDirectory
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config_tables import Address
+from kt_es.config.tables import Address
 from kt_es.errors import KtError
 from kt_es.formats.queue import MAX_EVENT_ITEMS
 

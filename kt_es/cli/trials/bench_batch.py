@@ -29,7 +29,7 @@ from kt_es.cli.trials.synthetic import Sampled
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME, Settings
+from kt_es.config.settings import FILE_NAME, Settings
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import KtError
 from kt_es.eventstore.connecting import connect

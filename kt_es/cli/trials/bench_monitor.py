@@ -15,7 +15,7 @@ from kt_es.cli.trials.alone import run_alone
 from kt_es.cli.trials.bench_report import Row
 from kt_es.cli.trials.bench_signer import STEP, BenchDirectory, stop
 from kt_es.cli.trials.limits import Ed25519Limit
-from kt_es.config import FILE_NAME
+from kt_es.config.settings import FILE_NAME
 from kt_es.errors import KtError
 from kt_es.ledger.verifiers import usable_processors
 from projections.tiles.export import TileExport

@@ -23,7 +23,7 @@ from kt_es.cli.supervisor import Child, Supervisor
 from kt_es.cli.trials.bench_node import until_answered
 from kt_es.cli.trials.bench_report import Row, resident_memory
 from kt_es.cli.trials.limits import Ed25519Limit
-from kt_es.config import FILE_NAME, Settings, load_settings
+from kt_es.config.settings import FILE_NAME, Settings, load_settings
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import ConfigError, KtError

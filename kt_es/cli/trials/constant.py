@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from kt_es.cli.trials.bench_signer import STOP_SECONDS
-from kt_es.config_tables import Address
+from kt_es.config.tables import Address
 from kt_es.errors import KtError
 from kt_es.server.asgi import Scope
 from kt_es.server.clients import Clients, HttpConnections

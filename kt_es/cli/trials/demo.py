@@ -32,8 +32,8 @@ from kt_es.cli.trials.tampering import tamper
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME, Settings, load_settings
-from kt_es.config_tables import NodeTable
+from kt_es.config.settings import FILE_NAME, Settings, load_settings
+from kt_es.config.tables import NodeTable
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import KtError
 from kt_es.formats.entries import PublicKey

@@ -26,7 +26,7 @@ from typing import Any
 import uvloop
 
 from kt_es.cli.addresses import free_address
-from kt_es.config_tables import Address
+from kt_es.config.tables import Address
 from kt_es.errors import KtError
 
 CONNECTIONS = 8

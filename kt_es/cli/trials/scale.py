@@ -27,8 +27,8 @@ from kt_es.cli.trials.asking import until_ready
 from kt_es.cli.trials.bench_node import until_answered
 from kt_es.cli.trials.bench_signer import PER_APPEND, queue_events, stop
 from kt_es.cli.trials.synthetic import Sampled
-from kt_es.config import FILE_NAME, Settings
-from kt_es.config_tables import Address
+from kt_es.config.settings import FILE_NAME, Settings
+from kt_es.config.tables import Address
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import KtError
 from kt_es.eventstore.connecting import connect

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.crypto.hashes import OPENING_SIZE, commit, log_leaf_hash, sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.crypto.vrf import VrfPrivateKey, index_of

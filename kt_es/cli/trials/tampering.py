@@ -15,7 +15,7 @@ from kt_es.cli.auditors.audit import ledger_of
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import Settings
+from kt_es.config.settings import Settings
 from kt_es.errors import DivergenceError, KtError, VerificationError
 from kt_es.eventstore.streams import ANY, Event, EventLog, StreamNames, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kt_es.cli.addresses import free_address
 from kt_es.cli.trials.asking import ask
-from kt_es.config_tables import Address
+from kt_es.config.tables import Address
 
 INTERVAL = 1
 """Seconds between two looks of a monitor."""

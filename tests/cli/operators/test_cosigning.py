@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from kt_es.cli.main import cli
-from kt_es.config import Settings, dump_settings, load_settings
+from kt_es.config.settings import Settings, dump_settings, load_settings
 from kt_es.errors import ConfigError, LockedError
 from kt_es.formats.cosignatures import CosignerKey
 from kt_es.formats.notes import verifier_key

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from kt_es.cli.main import cli
 from kt_es.cli.operators.init import NewDirectory, write_directory
-from kt_es.config import FILE_NAME, load_settings
+from kt_es.config.settings import FILE_NAME, load_settings
 from kt_es.errors import ConfigError
 from kt_es.server.registration.tokens import digest_of, read_tokens
 

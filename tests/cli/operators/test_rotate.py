@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from kt_es.cli.main import main
 from kt_es.cli.operators import configuring
 from kt_es.client.trusted import Pinned
-from kt_es.config import Settings, dump_settings
+from kt_es.config.settings import Settings, dump_settings
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, UnavailableError
 from kt_es.eventstore.streams import ANY, EventLog, content_event

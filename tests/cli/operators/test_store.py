@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from kt_es.cli.main import cli
 from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME
+from kt_es.config.settings import FILE_NAME
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore

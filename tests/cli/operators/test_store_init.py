@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from kt_es.cli.main import cli
 from kt_es.cli.operators.init import NewDirectory, write_directory
-from kt_es.config import FILE_NAME
+from kt_es.config.settings import FILE_NAME
 from kt_es.errors import ConfigError
 from tests.reference.cassandra import ContactPoints
 from tests.reference.doors import refused_port

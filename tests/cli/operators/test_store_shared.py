@@ -16,7 +16,7 @@ from kt_es.cli.main import cli
 from kt_es.cli.operators import snapshot, store
 from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME
+from kt_es.config.settings import FILE_NAME
 from kt_es.errors import ConfigError, DivergenceError
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.store import Store

@@ -9,8 +9,8 @@ import pytest
 
 from kt_es.client.states import KeyStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import Settings, dump_settings
-from kt_es.config_tables import FrontendTable
+from kt_es.config.settings import Settings, dump_settings
+from kt_es.config.tables import FrontendTable
 from kt_es.errors import RefusedError
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import ItemKind, Record, Verdict

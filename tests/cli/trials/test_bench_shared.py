@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from kt_es.cli.main import cli
 from kt_es.cli.trials.bench_shared import MEMORY_LIMIT, READY_LIMIT, bench_shared
 from kt_es.cli.trials.load import CONNECTIONS, constant_answer, measure
-from kt_es.config_tables import Address
+from kt_es.config.tables import Address
 from kt_es.errors import ConfigError, KtError
 from tests.reference.cassandra import ContactPoints
 

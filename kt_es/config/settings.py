@@ -15,9 +15,9 @@ from typing import Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kt_es.client.trusted import Pinned
-from kt_es.config_cosign import CosignTable
-from kt_es.config_registration import RegistrationTable
-from kt_es.config_tables import (
+from kt_es.config.cosign import CosignTable
+from kt_es.config.registration import RegistrationTable
+from kt_es.config.tables import (
     FrontendTable,
     MonitorTable,
     NodeTable,

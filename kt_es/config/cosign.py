@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from kt_es.api.cosigned import WatcherBody
 from kt_es.client.vouching import read_policy
-from kt_es.config_tables import Table
+from kt_es.config.tables import Table
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.cosignatures import CosignerKey
 from kt_es.formats.policies import Cosigner

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from kt_es.config_tables import Address, Table, secret_line
+from kt_es.config.tables import Address, Table, secret_line
 from kt_es.errors import ConfigError
 from kt_es.formats.registration import EMAIL, OIDC, OPEN, TOKENS, WAYS
 from kt_es.process.network import is_loopback, is_safe
