@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 from typing import ClassVar, NamedTuple
 
@@ -193,6 +194,10 @@ class HeadTable:
             yield int.from_bytes(key), data
 
 
+# Whoever compares a checkpoint reads the whole chain, which grows with every rotation. At most 16 MB.
+_config = lru_cache(1_000)(SignedConfig.decode)
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigTable:
     """Every signed config that was ever accepted."""
@@ -217,7 +222,7 @@ class ConfigTable:
 
         Raises ``MalformedError`` if one is damaged. The links between them are not checked.
         """
-        return tuple(SignedConfig.decode(data) for data in self.up_to(committed.epoch))
+        return tuple(_config(data) for data in self.up_to(committed.epoch))
 
     def up_to(self, epoch: int) -> list[bytes]:
         """Return the signed configs that were accepted up to ``epoch``, the first one first."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kt_es.epochs import Standing
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import Event
 from kt_es.formats.entries import OPENING
@@ -128,6 +129,14 @@ def test_configs_and_erasures_of_later_epochs_are_passed_over_and_undone() -> No
     assert made.configs.up_to(9) == [CONFIG]
     assert [found.epoch for found in made.erasures.up_to(9)] == [2]
     assert [epoch for _, epoch, _ in made.entries.scan()] == [2]
+
+
+def test_a_config_is_decoded_once() -> None:
+    made = tables(Tables(MemoryStore(FAMILIES)).configs.put(1, 0, CONFIG))
+    committed = Committed(Standing(ORIGIN, SIGNER_KEY, epoch=1))
+    ((first,), (again,)) = made.configs.chain(committed), made.configs.chain(committed)
+    assert again is first
+    assert first.encode() == CONFIG
 
 
 def test_a_missing_or_damaged_row_is_named() -> None:
