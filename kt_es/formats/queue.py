@@ -202,10 +202,13 @@ class Record:
     @classmethod
     def decode(cls, data: bytes) -> Record:
         usual = usual_record(data) if len(data) <= MAX_ITEM else None
-        if usual is not None:
-            number, at, place, of, said, data = usual
-            if of in _KIND_OF and said in _VERDICT_OF:
-                return cls(number, Item(at, place, _KIND_OF[of], data), _VERDICT_OF[said])
+        if usual is None or usual[3] not in _KIND_OF or usual[4] not in _VERDICT_OF:
+            return cls._decode(data)
+        sequence, revision, position, kind, verdict, content = usual
+        return cls(sequence, Item(revision, position, _KIND_OF[kind], content), _VERDICT_OF[verdict])
+
+    @classmethod
+    def _decode(cls, data: bytes) -> Record:
         fields = decode_array(data, "record", 6, most=MAX_RECORD)
         sequence, revision, position, kind, verdict, content = fields
         try:
@@ -222,8 +225,7 @@ class Record:
         return cls(take_uint(sequence, "record sequence"), item, known_verdict)
 
 
-# Looked up rather than called, since every replay decodes every record.
-_KIND_OF: Final = {int(kind): kind for kind in ItemKind}
+_KIND_OF: Final = {int(kind): kind for kind in ItemKind}  # a call for each record would cost a replay more
 _VERDICT_OF: Final = {int(verdict): verdict for verdict in Verdict}
 
 

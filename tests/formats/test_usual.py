@@ -118,6 +118,17 @@ def test_every_changed_byte_of_a_record_has_the_same_outcome(size: int) -> None:
     assert usual_record(good[:-1]) is usual_record(good + b"\x00") is None
 
 
+@pytest.mark.parametrize("at", [3, 4], ids=["kind", "verdict"])
+def test_a_record_that_holds_another_one_is_not_taken_for_it(at: int) -> None:
+    inner = Record(1, Item(1, 0, ItemKind.MUTATION, bytes(40)), Verdict.ACCEPTED).encode()
+    outer = bytearray(Record(1, Item(1, 0, ItemKind.MUTATION, inner), Verdict.ACCEPTED).encode())
+    # The numbers of this record are one byte each. No kind and no verdict has the number 9.
+    outer[1 + at] = 9
+    assert list(usual_record(bytes(outer)) or ())[at] == 9
+    with pytest.raises(MalformedError, match=r"record: 9 is not a valid"):
+        Record.decode(bytes(outer))
+
+
 def test_a_record_with_a_digest_is_read_by_the_general_decoder() -> None:
     made = Record(1, Item(2, 0, ItemKind.UNKNOWN, Digest(bytes(32), 20_000)), Verdict.OVERSIZE)
     assert usual_record(made.encode()) is None
