@@ -108,7 +108,7 @@ def serve(
         source = LogSource(connect or Connector(settings.log), settings.names)
     else:
         source = TileSource(settings.tiles.open, settings.tiles.interval, monotonic)
-    board = Board(_monitored(settings), metrics, now)
+    board = Board(_monitored(settings), metrics, now, monotonic)
     outage = Outage("monitor", _LOG, on_begin=metrics.outage, source=source.name)
     with ExitStack() as stack:
         stack.enter_context(reloading(Reload(settings, reread)))

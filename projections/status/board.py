@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -39,8 +40,8 @@ HOURS: Final = 48
 TOLD: Final = 50
 """The number of alarms, and of ends of alarms, that the page shows."""
 
-# Readers of the page share one, so that many of them cost no more than one.
-KEPT_MS: Final = 1_000
+# Readers of the page share one, so that many of them cost no more than one. In seconds.
+KEPT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,18 @@ class Monitored:
 class Board:
     """The state behind the pages. Safe for threads: the monitor reports, and threads of the server read."""
 
-    def __init__(self, monitored: Monitored, metrics: MonitorMetrics, now: Callable[[], int]) -> None:
-        """``now`` is the wall clock in ms."""
+    def __init__(
+        self,
+        monitored: Monitored,
+        metrics: MonitorMetrics,
+        now: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``now`` is the wall clock in ms, which may be set. ``monotonic`` says how old the page is, in s."""
         self._monitored = monitored
         self._metrics = metrics
         self._now = now
+        self._monotonic = monotonic
         self._started = now()
         self._cosigner: MonitorCosigner | None = None
         self.gossip: Gossip | None = None
@@ -86,7 +94,7 @@ class Board:
         self._alarms: dict[Alarm, Told] = {}
         self._told: deque[Told] = deque(maxlen=TOLD)
         self._fault: str | None = None
-        self._made: tuple[int, Page] | None = None
+        self._made: tuple[float, Page] | None = None
 
     def opened(self, ledger: Ledger) -> None:
         """Show ``ledger`` from now on, until ``closed``."""
@@ -145,12 +153,12 @@ class Board:
         return Page(text.encode()) if text else None
 
     def _status(self) -> Page:
-        now = self._now()
         with self._lock:
-            if self._made is not None and 0 <= now - self._made[0] < KEPT_MS:
+            made = self._monotonic()
+            if self._made is not None and made - self._made[0] < KEPT:
                 return self._made[1]
-            page = status_page(self._facts(now))
-            self._made = now, page
+            page = status_page(self._facts(self._now()))
+            self._made = made, page
             return page
 
     def _facts(self, now: int) -> Facts:
