@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import DivergenceError, MalformedError
+from kt_es.errors import DivergenceError, MalformedError, UnverifiedRowError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
@@ -79,10 +78,13 @@ class EpochReplay:
             published = SignedMapHead.decode(event.smh_bytes)
         except MalformedError as error:
             raise DivergenceError(f"head of epoch {committed.epoch + 1}: {error}") from None
-        with suppress(DivergenceError):
+        try:
             return self._replay(event, published, is_quick=True)
-        # The epoch differs from its head. Replay it again without shortcuts, to name the wrong record.
-        self._verifiers.begin()
+        except UnverifiedRowError:
+            raise  # it says nothing about the log
+        except DivergenceError:
+            # The epoch differs from its head. Replay it again without shortcuts, to name the wrong record.
+            self._verifiers.begin()
         return self._replay(event, published)
 
     def _begin(self) -> None:

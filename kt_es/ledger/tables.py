@@ -194,7 +194,7 @@ class HeadTable:
             yield int.from_bytes(key), data
 
 
-# Whoever compares a checkpoint reads the whole chain, which grows with every rotation. At most 16 MB.
+# Whoever compares a checkpoint reads the whole chain, which grows with every rotation.
 _config = lru_cache(1_000)(SignedConfig.decode)
 
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kt_es.cli.addresses import free_address
+from kt_es.cli.operators.status_parts import ScrapedMetrics
 from kt_es.cli.trials.asking import ask
 from kt_es.config.tables import Address
 
@@ -27,8 +28,7 @@ class Monitors:
 
     def have_verified(self, epoch: int) -> bool | None:
         """Return True if all of them have replayed everything up to ``epoch``, None otherwise."""
-        wanted = f"kt_monitor_epoch {float(epoch)}\n"
-        return True if all(wanted in _metrics(page) for page in self._pages) else None
+        return True if all(_verified(page) >= epoch for page in self._pages) else None
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -44,11 +44,13 @@ class Monitors:
             process.send_signal(number)
 
 
-def _metrics(page: Address) -> str:
+def _verified(page: Address) -> float:
+    """Return the latest epoch that a monitor has verified, 0 before the first one."""
     try:
-        return ask(page, "GET", "/metrics")[1].decode()
+        metrics = ScrapedMetrics(ask(page, "GET", "/metrics")[1].decode())
     except OSError:
-        return ""
+        return 0.0
+    return metrics.value("kt_monitor_epoch") or 0.0
 
 
 @contextmanager
