@@ -132,7 +132,7 @@ class EpochWork:
         self._begun_at: float | None = None
         self._base = ledger.committed
         self._ledger = ledger
-        self._fold = EpochFold(ledger)
+        self._fold = EpochFold(ledger, self._verifiers.keep_busy)
         self._packer = RecordPacker(self._base.log.size)
         self._records_next = self._base.records_next
         self._outbox: list[NewEvent] = []

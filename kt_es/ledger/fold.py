@@ -5,7 +5,7 @@ The signer feeds it from the queue, every other follower from the log of mutatio
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 
 from kt_es import epochs
@@ -39,8 +39,10 @@ class EpochFold:
     rows of an unfinished epoch are deleted first (``tables.AheadTable``).
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Call ``meanwhile`` some times a second while many entries are put into the map."""
         self._ledger = ledger
+        self._meanwhile = meanwhile
         self._tables = ledger.tables
         self._base = ledger.committed
         # A shared store may have entries of an aborted epoch with the same number, so it is not asked.
@@ -179,11 +181,9 @@ class EpochFold:
             self._entry_bytes += len(content)
 
     def _apply(self) -> None:
-        """Put the staged entries into the map, in parts that bound the memory.
-
-        The larger a part, the fewer pages are written.
-        """
+        """Put the staged entries into the map, in parts: the larger they are, the fewer pages are written."""
         for part in _parts(sorted(self._staged), max(1, self._ledger.slice_size // 4)):
+            self._meanwhile()
             if self._has_pages:
                 self._flush()
             self._root, pages = self._ledger.map.apply(self._root, self.epoch.number, part)

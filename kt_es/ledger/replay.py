@@ -112,7 +112,7 @@ class EpochReplay:
             is_quick: Trust the recorded verdicts as far as a wrong one gives another head. So the head is
                 right exactly if all of them are; but another record may be named.
         """
-        fold = EpochFold(self.ledger)
+        fold = EpochFold(self.ledger, self._verifiers.keep_busy)
         records_next = self._replay_records(fold, published.head, is_quick=is_quick)
         head, state = fold.close()
         config = fold.epoch.config

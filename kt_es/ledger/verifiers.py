@@ -36,10 +36,10 @@ MOST: Final = 4
 """Processes at most. The decision, which is one thread, does not keep more of them busy."""
 LEAST: Final = 64 << 10
 """Bytes of events that wait for the decision before processes are started: about 300 mutations."""
-WINDOW: Final = 2 << 20
+WINDOW: Final = 4 << 20
 """Bytes of events that ``ahead`` reads before the first of them is decided."""
-AHEAD: Final = 6 << 20
-"""Bytes of events whose facts wait for the decision. Facts are smaller than their events."""
+AHEAD: Final = 8 << 20
+"""Bytes of events that wait for the decision, verified or not. Facts are smaller than their events."""
 BACKLOG: Final = 2 << 20
 """Bytes of events that wait for one process, beside those in its pipe."""
 FLUSH: Final = 32 << 10
@@ -81,6 +81,7 @@ class Verifiers:
         self._lock = threading.Lock()
         self._processes: list[VerifierProcess] = []
         self._asked: OrderedDict[int, Asked] = OrderedDict()  # by revision
+        self._unsent: deque[Asked] = deque()  # of these, what no process has yet, and what was decided
         self._held = 0  # bytes of the events in ``_asked``
         self._next = 0  # revision that is decided next
         self._not_before = 0.0  # time of the next start
@@ -121,6 +122,7 @@ class Verifiers:
 
     def _forget(self) -> None:
         self._asked, self._held, self._next = OrderedDict(), 0, 0
+        self._unsent.clear()
 
     def ahead(self, events: Iterable[Event]) -> Iterator[Event]:
         """Yield ``events``. Up to ``WINDOW`` bytes of them are offered before the first one is yielded.
@@ -151,7 +153,7 @@ class Verifiers:
             raise failure
 
     def offer(self, event: Event) -> None:
-        """Have the signatures of an event verified, if it has any and there is a process with room for it."""
+        """Have the signatures of an event verified, if it has any and not too much waits already."""
         kind, most = _KINDS.get(event.type, (0, -1))
         size = len(event.data)
         if size > most or not self._wanted:
@@ -159,18 +161,18 @@ class Verifiers:
         with self._lock:
             if event.revision < self._next or event.revision in self._asked or self._held + size > AHEAD:
                 return
-            asked = self._asked[event.revision] = Asked(size)
+            asked = self._asked[event.revision] = Asked(size, (kind, event.data))
+            self._unsent.append(asked)
             self._held += size
             if len(self._processes) < self._wanted and self._held >= self._least:
                 self._start()
-            ready = [one for one in self._processes if one.is_ready and one.backlog <= BACKLOG]
-            if not ready:
-                self._exchange()
-                return
-            least = min(ready, key=lambda one: (len(one.asked), one.backlog))
-            least.ask(kind, event.data, asked)
-            if least.backlog >= FLUSH:
-                self._exchange()
+            self._hand_out()
+
+    def keep_busy(self) -> None:
+        """Give the processes more of what was offered. For a decision that takes long over something else."""
+        with self._lock:
+            self._exchange()
+            self._hand_out()
 
     def verified(self, revision: int) -> Container[bytes]:
         """Return the facts about the event at ``revision``, which is decided now.
@@ -180,16 +182,39 @@ class Verifiers:
         with self._lock:
             self._next = revision + 1
             asked = self._asked.pop(revision, None)
-            self._held -= 0 if asked is None else asked.size
+            if asked is not None:
+                self._decided(asked)
             while self._asked and next(iter(self._asked)) < revision:
-                self._held -= self._asked.popitem(last=False)[1].size
+                self._decided(self._asked.popitem(last=False)[1])
             self._exchange()
+            self._hand_out()
         if asked is None:
             return ()
         began = time.monotonic()
         while asked.facts is None:
             self._wait(asked, began)
         return asked.facts
+
+    def _decided(self, asked: Asked) -> None:
+        self._held -= asked.size
+        asked.request = None
+        while self._unsent and self._unsent[0].request is None:
+            self._unsent.popleft()
+
+    def _hand_out(self) -> None:
+        """Send events to the processes that are ready and have room."""
+        while self._unsent:
+            ready = [one for one in self._processes if one.is_ready and one.backlog <= BACKLOG]
+            if not ready:
+                self._exchange()  # one may be ready now
+                return
+            asked = self._unsent.popleft()
+            if asked.request is None:
+                continue
+            least = min(ready, key=lambda one: (len(one.asked), one.backlog))
+            least.ask(asked)
+            if least.backlog >= FLUSH:
+                self._exchange()
 
     def _wait(self, asked: Asked, began: float) -> None:
         """Wait a little for an answer to ``asked``. The lock is free meanwhile, so events can be offered."""

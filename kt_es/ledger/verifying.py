@@ -27,9 +27,13 @@ _READ: Final = 64 << 10
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """An event of ``size`` bytes whose facts come from ``by``. Without a process they are empty at once."""
+    """An event of ``size`` bytes whose facts come from ``by``. Without a process they are empty at once.
+
+    ``request``, its kind and data, is there until a process gets it or the event is decided.
+    """
 
     size: int
+    request: tuple[int, bytes] | None
     facts: frozenset[bytes] | None = frozenset()
     by: VerifierProcess | None = None
 
@@ -73,9 +77,12 @@ class VerifierProcess:
         _enlarge(requests)
         return cls(process, requests, answers, time.monotonic())
 
-    def ask(self, kind: int, data: bytes, asked: Asked) -> None:
-        """Queue a request. ``exchange`` sends it."""
-        asked.facts, asked.by = None, self
+    def ask(self, asked: Asked) -> None:
+        """Queue the request of ``asked``. ``exchange`` sends it."""
+        if asked.request is None:
+            return
+        kind, data = asked.request
+        asked.request, asked.facts, asked.by = None, None, self
         self.asked.append(asked)
         self.sending += (memoryview(REQUEST.pack(kind, len(data))), memoryview(data))
         self.backlog += REQUEST.size + len(data)

@@ -1,4 +1,4 @@
-"""Single requests to a front end that is measured, and the wait until it is ready."""
+"""Single requests to a server that is measured, and the wait until it is ready."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ def ask(where: Address, method: str, path: str, body: bytes | None = None) -> tu
         return response.status, response.read()
 
 
-def until_ready(process: subprocess.Popen[bytes], where: Address) -> None:
-    """Wait until a front end is ready. Raises ``KtError`` if it ends, or is not ready in time."""
+def until_ready(
+    process: subprocess.Popen[bytes], where: Address, path: str = READY.path, name: str = "the front end"
+) -> None:
+    """Wait until a process answers 200 for ``path``. Raises ``KtError`` if it ends, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if (code := process.poll()) is not None:
-            raise KtError(f"the front end ended with exit code {code}: see the log above")
+            raise KtError(f"{name} ended with exit code {code}: see the log above")
         try:
-            if ask(where, "GET", READY.path)[0] == http.client.OK:
+            if ask(where, "GET", path)[0] == http.client.OK:
                 return
         except OSError:
             # Nothing listens yet.
             pass
         threading.Event().wait(0.01)
-    raise KtError(f"the front end was not ready within {START_SECONDS:.0f} s: see the log above")
+    raise KtError(f"{name} was not ready within {START_SECONDS:.0f} s: see the log above")

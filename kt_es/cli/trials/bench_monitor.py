@@ -12,11 +12,13 @@ from statistics import median
 
 from kt_es.cli.addresses import free_address
 from kt_es.cli.trials.alone import run_alone
+from kt_es.cli.trials.asking import until_ready
 from kt_es.cli.trials.bench_report import Row
 from kt_es.cli.trials.bench_signer import STEP, BenchDirectory, stop
 from kt_es.cli.trials.limits import Ed25519Limit
 from kt_es.config.settings import FILE_NAME
 from kt_es.errors import KtError
+from kt_es.formats.tiles import CHECKPOINT
 from kt_es.ledger.verifiers import usable_processors
 from projections.tiles.export import TileExport
 
@@ -138,6 +140,8 @@ def _web_server(folder: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
+        # A replay that finds nobody waits for half a second.
+        until_ready(process, where, f"/heads/{CHECKPOINT}", "the web server")
         yield f"http://{where}"
     finally:
         process.kill()
