@@ -22,6 +22,7 @@ from kt_es.formats.codec import (
     take_uint,
 )
 from kt_es.formats.usual import usual_mutation
+from kt_es.values import frequent_value
 
 KEY_ID_LENGTH = 8
 HASH_LENGTH = 32
@@ -46,7 +47,7 @@ _KEY_HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frequent_value
 class PublicKey:
     """``[algorithm, raw bytes]``."""
 
@@ -75,7 +76,7 @@ class PublicKey:
         return signatures.verify(self.algorithm, self.raw, message, signature)
 
 
-@dataclass(frozen=True, slots=True)
+@frequent_value
 class Signature:
     """A signature and the id of the key that is said to have made it."""
 
@@ -121,7 +122,7 @@ def sign(key: PrivateKey, kind: str, origin: str, payload: bytes) -> Signature:
     return Signature(PublicKey(key.algorithm, key.public).id, key.sign(message))
 
 
-@dataclass(frozen=True, slots=True)
+@frequent_value
 class Entry:
     """``[index, version, commitment, authorized keys, previous]``: the value of the map at an index."""
 
@@ -162,7 +163,7 @@ def check_submittable(entry: Entry) -> None:
     check_usable(entry.authorized_keys, "entry authorized key")
 
 
-@dataclass(frozen=True, slots=True)
+@frequent_value
 class Mutation:
     """``[entry bytes, signatures]``. ``entry_hash`` identifies a mutation; signatures are not part of it."""
 

@@ -5,6 +5,7 @@ An event is split into *items*. Each item gets one verdict and one record.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -26,6 +27,7 @@ from kt_es.formats.codec import (
 )
 from kt_es.formats.entries import HASH_LENGTH, MAX_MUTATION, PublicKey
 from kt_es.formats.usual import usual_record
+from kt_es.values import frequent_value
 
 MUTATIONS = "Mutations"
 EPOCH_MARKER = "EpochMarker"
@@ -68,7 +70,7 @@ class Digest:
         return [self.sha256, self.length]
 
 
-@dataclass(frozen=True, slots=True)
+@frequent_value
 class Item:
     """One item of the queue, identified by the revision of its event and its position in the event."""
 
@@ -180,7 +182,7 @@ class Verdict(IntEnum):
         return self < Verdict.REPLAY
 
 
-@dataclass(frozen=True, slots=True)
+@frequent_value
 class Record:
     """``[sequence, queue revision, position, kind, verdict, item]``: a leaf of the log of mutations."""
 
@@ -229,17 +231,13 @@ _KIND_OF: Final = {int(kind): kind for kind in ItemKind}  # a call for each reco
 _VERDICT_OF: Final = {int(verdict): verdict for verdict in Verdict}
 
 
-def closes_epoch(record: bytes) -> bool:
-    """Return what ``Record.closes_epoch`` is for an encoded record, without decoding it all.
+# After the header of the array: four numbers, and the verdict EPOCH.
+_CLOSES_EPOCH: Final = re.compile(rb".(?:[\x00-\x17]|\x18.|\x19..|\x1a.{4}|\x1b.{8}){4}\x02", re.DOTALL)
 
-    For bytes that are no record the result means nothing.
-    """
-    at = 1
-    for _ in range(4):
-        # A number follows its first byte in 0, 1, 2, 4 or 8 bytes.
-        first = record[at : at + 1]
-        at += 1 if not first or first[0] < 24 else 1 + (1 << (first[0] - 24 & 3))
-    return record[at : at + 1] == bytes([Verdict.EPOCH])
+
+def closes_epoch(record: bytes) -> bool:
+    """Return what ``Record.closes_epoch`` is for an encoded record; for other bytes it means nothing."""
+    return _CLOSES_EPOCH.match(record) is not None
 
 
 def _take_content(value: Value) -> bytes | Digest:

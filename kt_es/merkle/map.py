@@ -33,6 +33,7 @@ from kt_es.merkle.pages import (
 )
 from kt_es.merkle.update import Pages, Slice
 from kt_es.merkle.verify import MapProof
+from kt_es.values import frequent_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ EMPTY_ROOT = Root(0, MAP_EMPTY, 0)
 """The map before the first entry."""
 
 
-@dataclass(frozen=True, slots=True)
+@frequent_value
 class LeafRef:
     """The entry hash at an index, and the epoch (``version``) that wrote it."""
 

@@ -132,9 +132,8 @@ class _Monitors:
 def _web_server(folder: Path) -> Iterator[str]:
     """Serve ``folder`` by the web server of Python, in a process of its own."""
     where = free_address()
-    command = ["-m", "http.server", str(where.port), "--bind", where.host, "--protocol", "HTTP/1.1"]
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
-        [sys.executable, *command, "--directory", str(folder)],
+        [sys.executable, "-m", "kt_es.cli.trials.static", str(folder), where.host, str(where.port)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
