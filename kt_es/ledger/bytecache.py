@@ -55,6 +55,15 @@ class ByteCache(Generic[K, V]):
             while self._bytes > self._limit:
                 self._drop(next(iter(self._items)))
 
+    def add(self, key: K, value: V) -> None:
+        """Keep ``value``, which is not None and whose key is new, if there is room without losing others."""
+        with self._lock:
+            room = self._limit - self._bytes - _ITEM_BYTES
+            # Without the size of the value, which takes longer, if there is hardly any room.
+            if room > self._limit >> 8 and (size := self._size(key, value)) <= room:
+                self._items[key] = value
+                self._bytes += size + _ITEM_BYTES
+
     def drop(self, key: K) -> None:
         """Forget the value of ``key``, if there is one."""
         with self._lock:

@@ -137,6 +137,10 @@ class PageCache(Protocol):
 
     def put(self, key: bytes, page: Page) -> None: ...
 
+    def add(self, key: bytes, page: Page) -> None:
+        """Keep a new page if no other one has to go for it."""
+        ...
+
     def drop(self, key: bytes) -> None:
         """Forget a page, if it is here: the newest map has another one in its place."""
         ...
@@ -252,12 +256,18 @@ def check_page(ref: Ref, data: bytes | None) -> Page:
 
 
 def read_pages(
-    store: NodeStore, cache: PageCache | None, refs: Sequence[Ref], *, again: bool = False
+    store: NodeStore,
+    cache: PageCache | None,
+    refs: Sequence[Ref],
+    *,
+    again: bool = False,
+    keep: bool = True,
 ) -> list[Page]:
     """Return the pages of ``refs`` in the same order: from ``cache``, and the others from ``store``.
 
     A page that is missing or wrong is asked for once more. With ``again`` all are read from more replicas at
-    once, and none from the cache. Raises what ``check_page`` raises.
+    once, and none from the cache. Without ``keep`` none is put into the cache. Raises what ``check_page``
+    raises.
     """
     found: dict[Ref, Page] = {}
     missing: list[Ref] = []
@@ -277,6 +287,6 @@ def read_pages(
                 if again:
                     raise
                 found[ref] = check_page(ref, store.get_many([ref[0]], again=True)[0])
-            if cache is not None:
+            if cache is not None and keep:
                 cache.put(ref[0], found[ref])
     return [found[ref] for ref in refs]

@@ -3,6 +3,10 @@
 Pages are read level by level, with one ``get_many`` per level, and changed on the way down. They are hashed
 and encoded on the way back up. Everything is sorted by index, so the same slice gives the same pages in the
 same order.
+
+An update goes through the whole map, so what it reads would be gone from a cache that has not room for all
+before the next update comes there. So the cache keeps what lookups brought, in its newest version, and other
+pages only while there is room.
 """
 
 from __future__ import annotations
@@ -69,7 +73,7 @@ class Slice:
         top = _Open(EMPTY_PAGE, [None] * SLOTS, 0, 0, len(self._leaves), None, 0, None)
         if root is not None:
             ref = child_ref(b"", 0, root)
-            (page,) = read_pages(self._store, self._cache, [ref])
+            (page,) = read_pages(self._store, self._cache, [ref], keep=False)
             top = _Open(page, list(page.slots), 0, 0, len(self._leaves), None, 0, ref[0])
         levels = [[top]]
         while levels[-1]:
@@ -86,7 +90,7 @@ class Slice:
         wanted: list[tuple[_Open, int, int, int, Ref]] = []
         for page in level:
             self._spread(page, wanted)
-        pages = read_pages(self._store, self._cache, [ref for *_, ref in wanted])
+        pages = read_pages(self._store, self._cache, [ref for *_, ref in wanted], keep=False)
         return [
             _Open(page, list(page.slots), above.depth + 1, low, high, above, position, ref[0])
             for (above, position, low, high, ref), page in zip(wanted, pages, strict=True)
@@ -133,11 +137,11 @@ class Slice:
 
     def _close(self, page: _Open) -> bytes:
         """Hash and write a page whose children are closed, and put its hash and version into its parent."""
+        if page.key is not None and self._cache is not None:
+            self._cache.drop(page.key)  # which makes room for the new page
         slot = self._write(page.before, page.slots, self._leaves[page.low], page.depth)
         if page.key is not None:
             self.pages.append((page.key, None))
-            if self._cache is not None:
-                self._cache.drop(page.key)
         if page.parent is not None:
             page.parent.slots[page.position] = slot
             page.parent.changed = True
@@ -149,5 +153,5 @@ class Slice:
         key = page_key(index, depth, slot)
         self.pages.append((key, encode_page(key, slots)))
         if self._cache is not None:
-            self._cache.put(key, page)
+            self._cache.add(key, page)
         return slot
