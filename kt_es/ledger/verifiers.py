@@ -29,6 +29,7 @@ import structlog
 
 from kt_es.eventstore.streams import Event
 from kt_es.formats.queue import MAX_EVENT, MAX_EVENT_BYTES, MUTATIONS, RECORDS
+from kt_es.ledger.ahead import AHEAD, Ahead
 from kt_es.ledger.verifier import QUEUE_EVENT, RECORDS_EVENT
 from kt_es.ledger.verifying import Asked, VerifierProcess
 
@@ -36,10 +37,6 @@ MOST: Final = 4
 """Processes at most. The decision, which is one thread, does not keep more of them busy."""
 LEAST: Final = 64 << 10
 """Bytes of events that wait for the decision before processes are started: about 300 mutations."""
-WINDOW: Final = 4 << 20
-"""Bytes of events that ``ahead`` reads before the first of them is decided."""
-AHEAD: Final = 8 << 20
-"""Bytes of events that wait for the decision, verified or not. Facts are smaller than their events."""
 BACKLOG: Final = 2 << 20
 """Bytes of events that wait for one process, beside those in its pipe."""
 FLUSH: Final = 32 << 10
@@ -59,7 +56,7 @@ def usable_processors() -> int:
 
 
 class Verifiers:
-    """The processes of one follower of one stream. ``_lock`` guards all fields.
+    """The processes of one follower of one stream. ``_lock`` guards the fields.
 
     Any thread may call ``offer``. One thread decides, and calls the other methods.
     """
@@ -84,6 +81,7 @@ class Verifiers:
         self._unsent: deque[Asked] = deque()  # of these, what no process has yet, and what was decided
         self._held = 0  # bytes of the events in ``_asked``
         self._next = 0  # revision that is decided next
+        self._reading: Ahead | None = None  # used by the deciding thread alone
         self._not_before = 0.0  # time of the next start
 
     @classmethod
@@ -125,32 +123,11 @@ class Verifiers:
         self._unsent.clear()
 
     def ahead(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Yield ``events``. Up to ``WINDOW`` bytes of them are offered before the first one is yielded.
-
-        An error of ``events`` is raised after the events that came before it.
-        """
+        """Return ``events``, which are read and offered some time before they are decided: see ``Ahead``."""
         if not self._wanted:
-            yield from events
-            return
-        window: deque[Event] = deque()
-        size, source, failure = 0, iter(events), None
-        while True:
-            try:
-                event = next(source, None)
-            except Exception as error:  # noqa: BLE001 - raised below, in its order
-                event, failure = None, error
-            if event is None:
-                break
-            self.offer(event)
-            window.append(event)
-            size += len(event.data)
-            while size > WINDOW:
-                first = window.popleft()
-                size -= len(first.data)
-                yield first
-        yield from window
-        if failure is not None:
-            raise failure
+            return iter(events)
+        self._reading = Ahead(events, self.offer)
+        return self._reading
 
     def offer(self, event: Event) -> None:
         """Have the signatures of an event verified, if it has any and not too much waits already."""
@@ -169,7 +146,9 @@ class Verifiers:
             self._hand_out()
 
     def keep_busy(self) -> None:
-        """Give the processes more of what was offered. For a decision that takes long over something else."""
+        """Give the processes more to do. For the decision, while it takes long over something else."""
+        if self._reading is not None:
+            self._reading.read_on()
         with self._lock:
             self._exchange()
             self._hand_out()

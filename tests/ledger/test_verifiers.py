@@ -21,9 +21,10 @@ from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.facts import FACT_SIZE, facts_about
 from kt_es.formats.queue import EPOCH_MARKER, MUTATIONS, RECORDS, encode_mutations, encode_records
 from kt_es.ledger import verifiers as tested
+from kt_es.ledger.ahead import AHEAD, WINDOW
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.verifier import ANSWER, QUEUE_EVENT, RECORDS_EVENT, REQUEST, answer, facts_in
-from kt_es.ledger.verifiers import AHEAD, WINDOW, Verifiers
+from kt_es.ledger.verifiers import Verifiers
 from signer.keys import KeyRing
 from signer.loop import Signer
 from tests import builders as b
