@@ -26,6 +26,7 @@ class CosignTable(Table):
         data: The directory of ``kt cosign``.
         contact: Whom operators of witnesses may write to; ``kt cosign --describe`` prints it.
         server: URL of the front end from which ``kt cosign`` takes proofs; by default that of ``[frontend]``.
+        ca: The certificate of an authority, in PEM, that ``kt cosign`` trusts beside the usual ones.
     """
 
     policy: Path | None = None
@@ -34,6 +35,7 @@ class CosignTable(Table):
     data: Path = Path("cosign")
     contact: str = ""
     server: str | None = None
+    ca: Path | None = None
     metrics: str | None = None
 
     @field_validator("contact")

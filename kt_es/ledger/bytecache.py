@@ -64,12 +64,14 @@ class ByteCache(Generic[K, V]):
                 self._items[key] = value
                 self._bytes += size + _ITEM_BYTES
 
-    def drop(self, key: K) -> None:
-        """Forget the value of ``key``, if there is one."""
+    def drop(self, key: K) -> bool:
+        """Forget the value of ``key``. Return whether there was one."""
         with self._lock:
-            self._drop(key)
+            return self._drop(key)
 
-    def _drop(self, key: K) -> None:
+    def _drop(self, key: K) -> bool:
         value = self._items.pop(key, None)
-        if value is not None:
-            self._bytes -= self._size(key, value) + _ITEM_BYTES
+        if value is None:
+            return False
+        self._bytes -= self._size(key, value) + _ITEM_BYTES
+        return True

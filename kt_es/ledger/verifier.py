@@ -10,6 +10,7 @@ answer without facts, which nobody asked for, says that the process is ready.
 
 from __future__ import annotations
 
+import os
 import signal
 import struct
 import sys
@@ -24,6 +25,9 @@ from kt_es.formats.usual import usual_record
 
 QUEUE_EVENT: Final = 1
 RECORDS_EVENT: Final = 2
+
+NICE: Final = 5
+"""How much less urgent this process is than its parent."""
 
 REQUEST: Final = struct.Struct(">BI")
 ANSWER: Final = struct.Struct(">I")
@@ -78,6 +82,8 @@ def answer(requests: BinaryIO, answers: BinaryIO, origin: str) -> None:
 
 
 def main() -> None:
+    # The thread that decides should not wait for a processor, or there is nothing to do ahead of it.
+    os.nice(NICE)
     # The parent decides when this process ends, so an interrupt at a terminal is not for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

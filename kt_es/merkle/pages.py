@@ -141,8 +141,8 @@ class PageCache(Protocol):
         """Keep a new page if no other one has to go for it."""
         ...
 
-    def drop(self, key: bytes) -> None:
-        """Forget a page, if it is here: the newest map has another one in its place."""
+    def drop(self, key: bytes) -> bool:
+        """Forget a page, since the newest map has another one in its place. Return whether it was here."""
         ...
 
 

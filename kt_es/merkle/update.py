@@ -137,9 +137,8 @@ class Slice:
 
     def _close(self, page: _Open) -> bytes:
         """Hash and write a page whose children are closed, and put its hash and version into its parent."""
-        if page.key is not None and self._cache is not None:
-            self._cache.drop(page.key)  # which makes room for the new page
-        slot = self._write(page.before, page.slots, self._leaves[page.low], page.depth)
+        was_kept = page.key is not None and self._cache is not None and self._cache.drop(page.key)
+        slot = self._write(page.before, page.slots, self._leaves[page.low], page.depth, was_kept=was_kept)
         if page.key is not None:
             self.pages.append((page.key, None))
         if page.parent is not None:
@@ -147,11 +146,13 @@ class Slice:
             page.parent.changed = True
         return slot[:HASH_SIZE]
 
-    def _write(self, before: Page, slots: Slots, index: bytes, depth: int) -> bytes:
+    def _write(
+        self, before: Page, slots: Slots, index: bytes, depth: int, *, was_kept: bool = False
+    ) -> bytes:
         page = before.with_slots(slots)
         slot = page.hash + self._version
         key = page_key(index, depth, slot)
         self.pages.append((key, encode_page(key, slots)))
         if self._cache is not None:
-            self._cache.add(key, page)
+            (self._cache.put if was_kept else self._cache.add)(key, page)
         return slot

@@ -55,6 +55,9 @@ def parse_list(data: bytes, where: str) -> list[tuple[str, VerifierKey]]:
         lines = [line.strip(" \t") for line in data.decode().split("\n")]
     except UnicodeDecodeError:
         raise ConfigError(f"{where}: the list of logs is not UTF-8") from None
+    for sign, fault in (("\ufeff", "a byte order mark"), ("\r", "a carriage return")):
+        if number := next((at for at, line in enumerate(lines, 1) if sign in line), 0):
+            raise ConfigError(f"{where}:{number}: there is {fault}; save the list with LF alone, as UTF-8")
     content = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith("#")]
     if not content or content[0][1] != HEADER:
         raise ConfigError(f"{where}: the first line of a list of logs is {HEADER}")

@@ -69,6 +69,29 @@ def test_an_item_larger_than_the_limit_is_not_kept() -> None:
     assert (cache.get(1), cache.bytes) == (None, 0)
 
 
+def test_what_is_added_takes_no_place_of_others() -> None:
+    cache = cache_of(3)
+    for key in range(4):
+        cache.add(key, "value")
+    assert kept(cache) == [0, 1, 2]
+    assert cache.bytes == 3 * (SIZE + _ITEM_BYTES)
+    cache.drop(1)
+    cache.add(4, "value")
+    assert kept(cache) == [0, 2, 4]
+    cache.put(5, "value")
+    assert kept(cache) == [2, 4, 5]
+
+
+def test_an_item_larger_than_the_room_is_not_added() -> None:
+    cache = ByteCache[int, bytes](1_000, lambda _key, value: len(value))
+    cache.add(1, bytes(500))
+    before = cache.bytes
+    cache.add(2, bytes(400))
+    assert (cache.get(2), cache.bytes) == (None, before)
+    cache.add(3, bytes(1_000 - before - _ITEM_BYTES))
+    assert cache.bytes == 1_000
+
+
 def test_threads_share_a_cache() -> None:
     cache = cache_of(5)
 

@@ -89,3 +89,18 @@ def test_a_recorded_first_version_where_there_is_an_entry_is_noticed(user: str, 
         return
     with pytest.raises(DivergenceError, match=r"2 first versions were accepted, .* grown by 1 entries"):
         fold.close()
+
+
+def test_other_work_goes_on_while_entries_are_put_into_the_map() -> None:
+    ledger, calls = new_ledger(), 0
+
+    def meanwhile() -> None:
+        nonlocal calls
+        calls += 1
+
+    ledger.slice_size = 4
+    fold = EpochFold(ledger, meanwhile)
+    for items in queue():
+        fold.take(items)
+    fold.close()
+    assert calls > 1

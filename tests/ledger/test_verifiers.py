@@ -21,7 +21,7 @@ from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.facts import FACT_SIZE, facts_about
 from kt_es.formats.queue import EPOCH_MARKER, MUTATIONS, RECORDS, encode_mutations, encode_records
 from kt_es.ledger import verifiers as tested
-from kt_es.ledger.ahead import AHEAD, WINDOW
+from kt_es.ledger.ahead import AHEAD, MORE
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.verifier import ANSWER, QUEUE_EVENT, RECORDS_EVENT, REQUEST, answer, facts_in
 from kt_es.ledger.verifiers import Verifiers
@@ -57,10 +57,11 @@ def event(revision: int, contents: Sequence[bytes] = CONTENTS, kind: str = MUTAT
 
 
 def started(processes: int = 1) -> Verifiers:
-    """Verifiers whose processes are ready. Revision 0 was offered before they were."""
+    """Verifiers whose processes are ready."""
     made = Verifiers(b.ORIGIN, processes, least=0)
     made.offer(event(0))
     wait_until(lambda: len(made.pids) == processes, "the processes are ready")
+    made.begin()
     return made
 
 
@@ -99,6 +100,19 @@ def test_what_was_not_offered_or_came_too_late_has_no_facts(verifiers: Verifiers
     verifiers.begin()
     verifiers.offer(event(4))
     assert verifiers.verified(4) == FACTS
+
+
+def test_what_was_offered_before_a_process_was_ready_is_verified_by_it() -> None:
+    with Verifiers(b.ORIGIN, 1, least=0) as made:
+        made.offer(event(0))
+        made.offer(event(1))
+        # The decision does not wait for the start.
+        assert not made.verified(0)
+        wait_until(lambda: len(made.pids) == 1, "the process is ready")
+        made.keep_busy()
+        (process,) = made._processes
+        assert [one is made._asked[1] for one in process.asked] in ([True], [])
+        assert made.verified(1) == FACTS
 
 
 @pytest.mark.parametrize("kind", ["EpochMarker", "Config", "anything"])
@@ -215,17 +229,13 @@ def test_events_come_in_order_and_an_error_after_them(verifiers: Verifiers) -> N
         next(came)
 
 
-def test_no_more_than_a_window_is_read_ahead(verifiers: Verifiers) -> None:
-    read = 0
-
-    def events() -> Iterator[Event]:
-        nonlocal read
-        for number in range(200):
-            read += 1
-            yield Event("stream", 1 + number, MUTATIONS, bytes(200_000), uuid.uuid4())
-
-    for at, _ in enumerate(verifiers.ahead(events())):
-        assert (read - at - 2) * 200_000 <= WINDOW
+def test_a_decision_that_takes_long_keeps_the_processes_busy(verifiers: Verifiers) -> None:
+    events = [event(1 + number, [b.mutation(f"user {number}").encode()] * 200) for number in range(80)]
+    came = verifiers.ahead(iter(events))
+    assert next(came).revision == 1
+    before = len(verifiers._asked)
+    verifiers.keep_busy()
+    assert len(verifiers._asked) - before >= MORE // len(events[0].data)
 
 
 def test_offers_come_from_another_thread(verifiers: Verifiers) -> None:

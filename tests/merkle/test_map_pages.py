@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kt_es.crypto.hashes import map_leaf_hash
+from kt_es.crypto.hashes import map_leaf_hash, sha256
 from kt_es.errors import DivergenceError, UnverifiedRowError
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable, page_cache
@@ -137,3 +139,28 @@ def test_a_page_that_names_a_wrong_version_below_it_is_not_kept() -> None:
         store.write([("pages", above, true)])
         assert operation(root, indices[0])
         cache.drop(above)
+
+
+def test_an_update_evicts_nothing_that_lookups_brought() -> None:
+    store = MemoryStore(["pages", "meta"])
+    first = [sha256(number.to_bytes(4)) for number in range(3_000)]
+    root, written = Map(PageTable(store)).apply(EMPTY_ROOT, 1, [(index, bytes(32)) for index in first])
+    store.write([("pages", key, page) for key, page in written])
+    cache = page_cache(200_000)
+    tree = Map(PageTable(store), cache)
+    asked = first[:20]
+    tree.lookup_many(root, asked)
+    root, written = tree.apply(root, 2, [(index, b"\x01" * 32) for index in sorted(first)])
+    store.write([("pages", key, page) for key, page in written])
+    read = 0
+    get_many = store.get_many
+
+    def counted(family: str, keys: Sequence[bytes], *, again: bool = False) -> list[bytes | None]:
+        nonlocal read
+        read += len(keys)
+        return get_many(family, keys, again=again)
+
+    store.get_many = counted  # type: ignore[method-assign]
+    assert [found and found.entry_hash for found in tree.lookup_many(root, asked)] == [b"\x01" * 32] * 20
+    assert read == 0
+    assert cache.bytes <= 200_000

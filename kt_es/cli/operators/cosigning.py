@@ -86,12 +86,12 @@ def cosign_command(
             _witnesses(policy or (table.policy and settings.path(table.policy))),
             interval or table.interval,
             metrics_at(metrics or table.metrics),
-            ca,
+            _ca_of(settings, ca),
         )
 
-    verify = _trust(ca)
+    settings = settings_of(context, log)
+    verify = _trust(_ca_of(settings, ca))
     if describe:
-        settings = settings_of(context, log)
         _describe(
             output_of(context),
             settings,
@@ -107,6 +107,11 @@ def _server_of(settings: Settings, given: str | None) -> str:
     scheme = "http" if settings.frontend.tls_cert is None else "https"
     default = f"{scheme}://{settings.frontend.listen}"
     return given or settings.cosign.server or str(running_up(settings.base).get("url") or default)
+
+
+def _ca_of(settings: Settings, given: Path | None) -> Path | None:
+    named = settings.cosign.ca
+    return given or (named and settings.path(named))
 
 
 def _witnesses(path: Path | None) -> tuple[AskedWitness, ...]:
@@ -134,7 +139,7 @@ def _trust(ca: Path | None) -> ssl.SSLContext:
             context.load_verify_locations(cafile=str(ca))
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
-                f"certificate {ca} cannot be used: {error}; name a PEM file with --ca"
+                f"certificate {ca} cannot be used: {error}; name a PEM file with --ca, or as `ca` of [cosign]"
             ) from None
     return context
 

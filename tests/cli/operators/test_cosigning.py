@@ -63,6 +63,16 @@ def test_a_missing_policy_is_named(settings: Path) -> None:
     assert "nowhere cannot be read" in refused(settings, "--policy", str(settings.with_name("nowhere")))
 
 
+@pytest.mark.parametrize("where", ["option", "setting"])
+def test_a_certificate_that_cannot_be_used_is_named(settings: Path, where: str) -> None:
+    authority = settings.with_name("authority.pem")
+    authority.write_text("no certificate\n")
+    words = ["--ca", str(authority)] if where == "option" else []
+    if where == "setting":
+        settings.write_text(settings.read_text() + '\n[cosign]\nca = "authority.pem"\n')
+    assert f"certificate {authority} cannot be used" in refused(settings, *words)
+
+
 def test_a_damaged_memory_is_named(settings: Path) -> None:
     path = settings.with_name("policy")
     path.write_text(f"witness w {WITNESS.vkey} http://127.0.0.1:9\nquorum w\n")
