@@ -115,6 +115,7 @@ class Verifiers:
 
     def begin(self) -> None:
         """Forget what was offered: the events come again, from an earlier revision or from another log."""
+        self._reading = None
         with self._lock:
             self._forget()
 

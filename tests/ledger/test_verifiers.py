@@ -236,6 +236,9 @@ def test_a_decision_that_takes_long_keeps_the_processes_busy(verifiers: Verifier
     before = len(verifiers._asked)
     verifiers.keep_busy()
     assert len(verifiers._asked) - before >= MORE // len(events[0].data)
+    verifiers.begin()
+    verifiers.keep_busy()
+    assert not verifiers._asked
 
 
 def test_offers_come_from_another_thread(verifiers: Verifiers) -> None:
