@@ -112,6 +112,10 @@ def _guarded(method: Method, name: str, access: Access, calls: Quota, streams: b
         except StorageError as error:
             failed = not_ready(str(error))
             await context.abort(failed.code, failed.details, failed.trailers)
+        except grpc.aio.InternalError:
+            # A message could not be sent or received: the client is gone, often before gRPC cancels the call.
+            _LOG.debug("the client is gone", call=name)
+            raise asyncio.CancelledError from None
 
     return call
 
