@@ -56,8 +56,9 @@ class ByteCache(Generic[K, V]):
                 self._drop(next(iter(self._items)))
 
     def add(self, key: K, value: V) -> None:
-        """Keep ``value``, which is not None and whose key is new, if there is room without losing others."""
+        """Keep ``value``, which is not None, if there is room without losing others."""
         with self._lock:
+            self._drop(key)
             room = self._limit - self._bytes - _ITEM_BYTES
             # Without the size of the value, which takes longer, if there is hardly any room.
             if room > self._limit >> 8 and (size := self._size(key, value)) <= room:

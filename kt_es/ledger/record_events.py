@@ -21,19 +21,25 @@ class RecordReader:
         self._read = read
         self._ahead = ahead
         self._events: Iterator[Event] = iter(())
-        self._last: Event | None = None
+        self._peeked: Event | None = None
         self._next = 0
+
+    def peek(self, revision: int) -> Event | None:
+        """Return what ``at`` returns, which the next call of ``at`` does not read again."""
+        self._peeked = self.at(revision)
+        return self._peeked
 
     def at(self, revision: int) -> Event | None:
         """Return the event at ``revision`` or the first one after it, None if the stream ends before."""
-        if self._last is not None and self._last.revision == revision:
-            return self._last
+        peeked, self._peeked = self._peeked, None
+        if peeked is not None and self._next == revision + 1:
+            return peeked
         event = next(self._events, None) if revision == self._next else None
         if event is None:
             # The stream may have grown since the page was read.
             self._events = self._ahead(self._read(revision))
             event = next(self._events, None)
-        self._last, self._next = event, revision + 1
+        self._next = revision + 1
         return event
 
     def of_epoch(self, revision: int, epoch: int) -> Event:

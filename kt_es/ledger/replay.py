@@ -93,7 +93,7 @@ class EpochReplay:
         ``check_pinned`` checks at the end that the chain of configs leads to the pinned key. The fold refuses
         a first record that is no config.
         """
-        event = self._records.at(0)
+        event = self._records.peek(0)
         if event is None:
             return
         try:

@@ -178,8 +178,9 @@ class Verifiers:
     def _decided(self, asked: Asked) -> None:
         self._held -= asked.size
         asked.request = None
-        while self._unsent and self._unsent[0].request is None:
-            self._unsent.popleft()
+        # What was decided is among those that wait: rarely are there many, unless no process takes any.
+        if len(self._unsent) > 2 * len(self._asked):
+            self._unsent = deque(one for one in self._unsent if one.request is not None)
 
     def _hand_out(self) -> None:
         """Send events to the processes that are ready and have room."""

@@ -92,6 +92,14 @@ def test_an_item_larger_than_the_room_is_not_added() -> None:
     assert cache.bytes == 1_000
 
 
+def test_an_item_that_is_added_again_counts_once() -> None:
+    cache = cache_of(3)
+    for number in range(9):
+        cache.add(number % 2, f"value {number}")
+    assert cache.bytes == 2 * (SIZE + _ITEM_BYTES)
+    assert (cache.get(0), cache.get(1)) == ("value 8", "value 7")
+
+
 def test_threads_share_a_cache() -> None:
     cache = cache_of(5)
 

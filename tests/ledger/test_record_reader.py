@@ -1,4 +1,4 @@
-"""Records events are read once, however often the replay asks for the same one."""
+"""Records events are read once, unless the replay begins again."""
 
 from __future__ import annotations
 
@@ -10,20 +10,42 @@ from kt_es.formats.queue import RECORDS
 from kt_es.ledger.record_events import RecordReader
 
 
-def test_an_event_that_is_asked_for_again_is_not_read_again() -> None:
-    reads: list[int] = []
-    there = 3
+class Stream:
+    """A stream of ``there`` events, which notes from where it was read."""
 
-    def read(revision: int) -> Iterator[Event]:
-        reads.append(revision)
-        for number in range(revision, there):
+    def __init__(self, there: int) -> None:
+        self.there = there
+        self.reads: list[int] = []
+
+    def read(self, revision: int) -> Iterator[Event]:
+        self.reads.append(revision)
+        for number in range(revision, self.there):
             yield Event("stream", number, RECORDS, b"", uuid.UUID(int=number))
 
-    reader = RecordReader(read)
-    found = [reader.at(revision) for revision in (0, 0, 1, 2, 2)]
-    assert [event and event.revision for event in found] == [0, 0, 1, 2, 2]
-    assert reads == [0]
-    assert reader.at(3) is None
-    there = 5
-    assert [reader.of_epoch(revision, 7).revision for revision in (3, 4, 3)] == [3, 4, 3]
-    assert reads == [0, 3, 3, 3]
+
+def test_an_event_that_was_looked_at_is_not_read_again() -> None:
+    stream = Stream(3)
+    reader = RecordReader(stream.read)
+    first = reader.peek(0)
+    assert [reader.at(revision) and revision for revision in (0, 1, 2)] == [0, 1, 2]
+    assert first is not None
+    assert stream.reads == [0]
+
+
+def test_a_replay_that_begins_again_reads_again() -> None:
+    stream = Stream(3)
+    reader = RecordReader(stream.read)
+    reader.peek(0)
+    assert [reader.of_epoch(revision, 1).revision for revision in (0, 0, 1, 1, 2)] == [0, 0, 1, 1, 2]
+    assert stream.reads == [0, 0, 1]
+    stream.there = 0
+    assert reader.at(2) is reader.at(0) is None
+
+
+def test_a_stream_that_has_grown_is_read_on() -> None:
+    stream = Stream(1)
+    reader = RecordReader(stream.read)
+    assert reader.at(0) is not None
+    assert reader.peek(1) is None
+    stream.there = 2
+    assert reader.of_epoch(1, 7).revision == 1

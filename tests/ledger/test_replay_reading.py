@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from kt_es.eventstore.esdb_client import PAGE
 from kt_es.eventstore.streams import ANY, Event, NewEvent, content_event
 from kt_es.formats.queue import EPOCH_MARKER
 from kt_es.ledger.replay import Replay
+from kt_es.ledger.verifiers import Verifiers
 from tests import builders as b
+from tests.reference.forks import Turning, story
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signing import NAMES, new_ledger, new_log, new_signer, submit
 
@@ -70,3 +73,18 @@ def test_what_was_published_meanwhile_is_found() -> None:
     for event in list(log.read(NAMES.queue, ledger.committed.queue_next)):
         signer._process(event)
     assert [epoch.head.epoch for epoch in replay.catch_up()] == [4]
+
+
+def test_records_that_were_read_ahead_may_be_others_when_their_head_comes() -> None:
+    """A log that is restored, and loses what has no head yet, makes no lie of what was read before."""
+    before, after = story("alice", "bob"), story("alice", "carol")
+    first = MemoryLog()
+    for stream, count in ((NAMES.queue, None), (NAMES.mutations, 2), (NAMES.heads, 1)):
+        for event in before.log.read(stream, 0, count):
+            first.append(stream, event.revision - 1, [content_event(stream, event.type, event.data)])
+    log: Any = Turning(first)
+    with Verifiers(b.ORIGIN, 1) as verifiers:
+        replay = Replay(log, NAMES, new_ledger(), verifiers=verifiers)
+        assert [epoch.head.epoch for epoch in replay.catch_up()] == [1]
+        log.reads = after.log
+        assert [epoch.head.epoch for epoch in replay.catch_up()] == [2]

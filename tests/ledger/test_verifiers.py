@@ -216,6 +216,16 @@ def test_what_waits_is_bounded_by_bytes(verifiers: Verifiers) -> None:
     ) <= tested.BACKLOG + len(large)
 
 
+def test_what_was_decided_does_not_wait_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with Verifiers(b.ORIGIN, 1, least=0) as none:
+        none.offer(event(5_000))
+        for number in range(1_000):
+            none.offer(event(number))
+            assert not none.verified(number)
+        assert len(none._unsent) <= 3
+
+
 def test_events_come_in_order_and_an_error_after_them(verifiers: Verifiers) -> None:
     def events() -> Iterator[Event]:
         yield from (event(number) for number in range(1, 8))
@@ -329,3 +339,25 @@ def test_signer_and_replica_publish_and_accept_the_same_with_processes(
     for stream in (NAMES.mutations, NAMES.heads):
         assert data_of(ahead, stream) == data_of(plain, stream)
     assert ledger.committed == alone._ledger.committed
+
+
+def test_signer_and_replica_give_the_processes_more_while_they_make_the_map(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = 0
+    keep_busy = Verifiers.keep_busy
+
+    def counted(verifiers: Verifiers) -> None:
+        nonlocal calls
+        calls += 1
+        keep_busy(verifiers)
+
+    monkeypatch.setattr(Verifiers, "keep_busy", counted)
+    log = queue_of(new_log())
+    signer = new_signer(log, new_ledger())
+    while signer._read(64):
+        pass
+    assert calls >= 12
+    calls = 0
+    epochs = list(Replay(log, NAMES, new_ledger()).catch_up())
+    assert calls >= len(epochs) == 12

@@ -173,6 +173,33 @@ def test_foreign_signatures_are_not_kept(tmp_path: Path) -> None:
     assert ledger.tables.heads.event(3) == by_log(streams).tables.heads.event(3)
 
 
+@pytest.mark.parametrize("processes", [0, 2])
+@pytest.mark.parametrize("often", [1, 99])
+def test_a_wrong_bundle_in_the_middle_of_an_epoch_is_read_again(
+    processes: int, often: int, tmp_path: Path
+) -> None:
+    """A proxy may have spoilt it once. The server is blamed for its file, and not the log for its records."""
+    streams = story(*NAMED)
+    for part in range(3):
+        streams.put(*(b.mutation(f"user {part}.{number}") for number in range(180)))
+    streams.epoch()
+    left = often
+
+    def spoilt(data: bytes) -> bytes:
+        nonlocal left
+        left -= 1
+        return data if left < 0 else data[:40] + bytes([data[40] ^ 1]) + data[41:]
+
+    tiles, ledger = changed(tiles_of(tmp_path, streams), "mutations/tile/entries/002", spoilt), new_ledger()
+    with Verifiers(b.ORIGIN, processes, least=0) as verifiers:
+        source = TiledReplay(tiles, ledger, lambda _: None, verifiers, Lag(lambda: 60.0, Clock()))
+        if often == 1:
+            assert [done.head.epoch for done in source.look()] == [1, 2, 3, 4]
+        else:
+            with pytest.raises(DivergenceError, match="are not those of its checkpoint"):
+                list(source.look())
+
+
 # --- checkpoints of different times -----------------------------------------------------------------
 
 
