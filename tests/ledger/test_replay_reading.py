@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+from kt_es.errors import UnverifiedRowError
 from kt_es.eventstore.esdb_client import PAGE
 from kt_es.eventstore.streams import ANY, Event, NewEvent, content_event
 from kt_es.formats.queue import EPOCH_MARKER
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.replay import Replay
+from kt_es.ledger.tables import FAMILIES
 from kt_es.ledger.verifiers import Verifiers
+from kt_es.merkle.map import Map
 from tests import builders as b
 from tests.reference.forks import Turning, story
 from tests.reference.memory_log import MemoryLog
@@ -88,3 +94,18 @@ def test_records_that_were_read_ahead_may_be_others_when_their_head_comes() -> N
         assert [epoch.head.epoch for epoch in replay.catch_up()] == [1]
         log.reads = after.log
         assert [epoch.head.epoch for epoch in replay.catch_up()] == [2]
+
+
+def test_a_damaged_row_is_reported_at_once_and_says_nothing_about_the_log() -> None:
+    streams, store = story("alice", "bob"), MemoryStore(FAMILIES)
+    ledger, log = new_ledger(store), Turning(streams.log)  # type: ignore[arg-type]
+    replay = Replay(log, NAMES, ledger)  # type: ignore[arg-type]
+    assert len(list(replay.catch_up())) == 2
+    streams.put_user("carol")
+    streams.epoch()
+    store.write([("pages", key, None) for key, _ in list(store.scan("pages"))])
+    ledger.map = Map(ledger.tables.pages)
+    log.read_calls.clear()
+    with pytest.raises(UnverifiedRowError, match="is missing"):
+        list(replay.catch_up())
+    assert [stream for stream, _, _ in log.read_calls].count(NAMES.mutations) == 1
