@@ -38,8 +38,15 @@ PROOFS = 1_000
 _DIGITS = 9
 _STRIDE = 7_919
 """A prime, so that the steps of a run spread over all entries and name none twice."""
-_SHARE = ("signer", "shared")
-"""The benches that take ``--shared``."""
+_USED_BY = {
+    "entries": ("recovery", "batch", "monitor", "shared"),
+    "runs": ("node",),
+    "workers": ("frontend",),
+    "beside": ("frontend",),
+    "shared": ("signer", "shared"),
+    **dict.fromkeys(("sizes", "turns", "plot", "akd"), ("all",)),
+}
+"""Options, and the benches that have them."""
 
 
 class Sizes(click.ParamType[tuple[int, ...]]):
@@ -133,21 +140,15 @@ def bench_command(
 
     Ends with exit code 1 if a measurement misses its limit.
     """
-    given = {
-        parameter.name
-        for parameter in context.command.params
-        if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    }
-    if which != "all" and (foreign := sorted(given & {"sizes", "turns", "plot", "akd"})):
-        raise click.UsageError(f"kt bench {which} has one size: --{foreign[0]} is for all")
+    for option, benches_with_it in _USED_BY.items():
+        is_given = context.get_parameter_source(option) is ParameterSource.COMMANDLINE
+        if is_given and which not in benches_with_it:
+            raise click.UsageError(
+                f"kt bench {which} has no --{option}: it is for {', '.join(benches_with_it)}"
+            )
     if which == "all":
         _bench_all(output_of(context), sizes, replace(Amounts(), turns=turns), plot, akd)
         return
-    if shared is not None and which not in _SHARE:
-        raise click.UsageError(f"kt bench {which} uses no shared store: --shared is for {', '.join(_SHARE)}")
-    for option, is_given in (("--workers", workers > 1), ("--beside", beside is not None)):
-        if is_given and which != "frontend":
-            raise click.UsageError(f"kt bench {which} has no front end: {option} is for frontend")
     benches: dict[str, Callable[[Path], list[Row]]] = {
         "map": bench_map,
         "signer": lambda at: bench_signer(at, shared=shared),

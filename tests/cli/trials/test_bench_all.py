@@ -175,13 +175,6 @@ def test_a_picture_needs_its_extra_a_format_and_a_folder(
     assert "pip install 'kt-es[plot]'" in str(wrong)
 
 
-@pytest.mark.parametrize("option", ["--sizes", "--turns", "--plot", "--akd"])
-def test_options_of_all_are_refused_elsewhere(option: str) -> None:
-    result = failure("map", option, "200")
-    assert result.exit_code == 2
-    assert f"kt bench map has one size: {option} is for all" in result.stderr
-
-
 @pytest.mark.parametrize("sizes", ["", "1e5", "1000,", "-5", "1_000", "१००", "9" * 12, "1000 2000"])
 def test_sizes_are_numbers(sizes: str) -> None:
     result = failure("all", "--sizes", sizes)

@@ -7,9 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from kt_es.cli.main import cli
 from kt_es.cli.trials.bench_frontend import bench_frontend
 from kt_es.cli.trials.constant import constant_server
 from kt_es.cli.trials.load import measure
@@ -56,10 +54,3 @@ def test_a_rate_is_kept_and_every_request_is_sent() -> None:
     assert done.answers == 40
     # Nine pauses of 50 ms for each of four connections, at least.
     assert seconds >= 0.45
-
-
-@pytest.mark.parametrize("option", [("--workers", "2"), ("--beside", "kt")])
-def test_options_of_another_bench_are_refused(option: tuple[str, str]) -> None:
-    result = CliRunner().invoke(cli, ["bench", "map", *option])
-    assert result.exit_code == 2
-    assert f"kt bench map has no front end: {option[0]} is for frontend" in result.stderr

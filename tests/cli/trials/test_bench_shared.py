@@ -64,13 +64,6 @@ def test_the_command_needs_a_shared_store() -> None:
     assert "give --shared URI" in str(result.exception)
 
 
-@pytest.mark.parametrize("which", ["map", "node", "recovery"])
-def test_a_bench_that_uses_no_shared_store_refuses_one(which: str) -> None:
-    result = CliRunner().invoke(cli, ["bench", which, "--shared", "cassandra://127.0.0.1/kt_bench"])
-    assert result.exit_code == 2
-    assert f"kt bench {which} uses no shared store: --shared is for signer, shared" in result.stderr
-
-
 def test_the_load_generator_asks_each_request_once_or_for_some_time() -> None:
     with constant_answer(b"x" * 3_000) as where:
         once = measure(where, "/", [b"{}"] * 3 * CONNECTIONS)
