@@ -181,7 +181,10 @@ class EpochFold:
             self._entry_bytes += len(content)
 
     def _apply(self) -> None:
-        """Put the staged entries into the map, in parts: the larger they are, the fewer pages are written."""
+        """Put the staged entries into the map, in parts that bound the memory.
+
+        The larger a part, the fewer pages are written.
+        """
         for part in _parts(sorted(self._staged), max(1, self._ledger.slice_size // 4)):
             self._meanwhile()
             if self._has_pages:

@@ -21,7 +21,6 @@ from kt_es.errors import MalformedError
 from kt_es.formats.entries import MAX_MUTATION, Mutation
 from kt_es.formats.facts import facts_about
 from kt_es.formats.queue import ItemKind, Record, decode_mutations, decode_records
-from kt_es.formats.usual import usual_record
 
 QUEUE_EVENT: Final = 1
 RECORDS_EVENT: Final = 2
@@ -58,10 +57,6 @@ def _contents(kind: int, data: bytes) -> Iterator[bytes]:
         yield from (mutation for mutation in decode_mutations(data) if len(mutation) <= MAX_MUTATION)
         return
     for encoded in decode_records(data)[1]:
-        usual = usual_record(encoded)
-        if usual is not None and usual[3] == ItemKind.MUTATION:
-            yield usual[5]
-            continue
         item = Record.decode(encoded).item
         if item.kind is ItemKind.MUTATION and isinstance(item.content, bytes):
             yield item.content

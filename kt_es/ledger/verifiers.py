@@ -10,8 +10,7 @@ Processes, not threads: a thread that returns from libsodium waits for the inter
 each signature while the decision runs.
 
 The processes start when enough events wait, so a process with little work has none. Memory is bounded by
-bytes: of events that wait for a process (``BACKLOG``), and of events whose facts wait for the decision
-(``AHEAD``).
+bytes: of events on the way to a process (``BACKLOG``), and of all that wait for the decision (``AHEAD``).
 """
 
 from __future__ import annotations
@@ -178,7 +177,7 @@ class Verifiers:
     def _decided(self, asked: Asked) -> None:
         self._held -= asked.size
         asked.request = None
-        # What was decided is among those that wait: rarely are there many, unless no process takes any.
+        # A process that takes events drops those that were decided. Without one they are dropped here.
         if len(self._unsent) > 2 * len(self._asked):
             self._unsent = deque(one for one in self._unsent if one.request is not None)
 
@@ -189,11 +188,8 @@ class Verifiers:
             if not ready:
                 self._exchange()  # one may be ready now
                 return
-            asked = self._unsent.popleft()
-            if asked.request is None:
-                continue
             least = min(ready, key=lambda one: (len(one.asked), one.backlog))
-            least.ask(asked)
+            least.ask(self._unsent.popleft())
             if least.backlog >= FLUSH:
                 self._exchange()
 

@@ -78,7 +78,7 @@ class VerifierProcess:
         return cls(process, requests, answers, time.monotonic())
 
     def ask(self, asked: Asked) -> None:
-        """Queue the request of ``asked``. ``exchange`` sends it."""
+        """Queue the request of ``asked``, unless it was decided. ``exchange`` sends it."""
         if asked.request is None:
             return
         kind, data = asked.request
