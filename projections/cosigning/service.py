@@ -56,7 +56,8 @@ class AskedWitness:
 class CosignSettings:
     """``log`` is a connection string, ``server`` the URL of a front end that proves, ``interval`` in seconds.
 
-    ``tls`` is whom front end and witnesses may have a certificate of.
+    ``ca`` is the authority that front end and witnesses may have a certificate of, beside the usual ones. It
+    is in the ``verify`` of ``serve``, so a reload does not change it and says so.
     """
 
     names: StreamNames

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import grpc.aio
 import pytest
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from kt_es.node.refusals import Quota, not_thought_of
 from kt_es.node.rpc.registration import _guarded
@@ -22,7 +22,7 @@ def test_a_message_that_nobody_takes_ends_the_call_as_cancelled() -> None:
     access: Any = _Open()
 
     async def read(_request: Any, _context: Any) -> None:
-        raise grpc.aio.InternalError("the batch failed")
+        raise cygrpc.ExecuteBatchError("the batch failed")
 
     guarded = _guarded(read, "Streams.Read", access, calls, streams=False)
 
